@@ -1,0 +1,275 @@
+"""``beholder VERB …``: parses and calls, holds no logic.
+
+Exit codes: 0 done, 1 a run failed, 2 bad input, 130 Ctrl-C.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from beholder.errors import InputError, RunError, nearest
+
+# Idle threads that spin cost a factor of ten next to one busy neighbour; must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+USAGE = """usage: beholder VERB [options]       (beholder VERB --help for its options)
+
+  demo                align the bundled generator and open the report: ten minutes on a laptop
+  methods [NAME]      the table of methods, or one row in full
+  align METHOD        align a generator with a method; --resume RUN goes on with a run
+  sample              draw images from a generator
+  score IMAGE ...     score images with rewards
+  report RUN ...      one HTML page from one run, or from several side by side
+
+  --version           print the version
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line ``argv`` and exits with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """The exit code of a command line; errors become one line on stderr."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if argv[0] == "--version":
+        from beholder import __version__
+
+        print(f"beholder {__version__}")
+        return 0
+    verb, *arguments = argv
+    try:
+        if verb not in VERBS:
+            raise InputError(f"unknown verb {verb!r}; {nearest(verb, VERBS)}")
+        VERBS[verb](arguments)
+    except InputError as error:
+        print(f"beholder: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"beholder: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("beholder: interrupted; a run goes on with `beholder align --resume RUN`", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(kind: type, arguments: list[str], prog: str, description: str, default: Any = None) -> Any:
+    """The dataclass ``kind`` from command-line arguments."""
+    import tyro
+
+    check_options(arguments, kind)
+    return tyro.cli(kind, prog=f"beholder {prog}", description=description, args=arguments, default=default)
+
+
+def check_options(arguments: list[str], kind: type) -> None:
+    """An unknown option is an error that names the nearest one."""
+    known = {"--help", *_options(kind, "--")}
+    for argument in arguments:
+        name = argument.split("=", 1)[0].replace("_", "-")
+        if name.startswith("--") and name != "--" and name not in known:
+            raise InputError(f"unknown option {argument.split('=', 1)[0]}; {nearest(name, known)}")
+
+
+def _options(kind: type, prefix: str) -> list[str]:
+    hints = get_type_hints(kind)
+    found = []
+    for field in fields(kind):
+        hint, name = hints[field.name], prefix + field.name.replace("_", "-")
+        if is_dataclass(hint):
+            found += _options(hint, f"{name}.")  # pyright: ignore[reportArgumentType]
+        else:
+            found += [name, f"{prefix}no-{field.name.replace('_', '-')}" if hint is bool else name]
+    return found
+
+
+def take_option(arguments: list[str], name: str) -> str | None:
+    """Removes ``--name VALUE`` (or ``--name=VALUE``) from the arguments; its value, None when it is not there."""
+    for i, argument in enumerate(arguments):
+        if argument == f"--{name}":
+            if i + 1 == len(arguments):
+                raise InputError(f"--{name}: no value given")
+            value = arguments[i + 1]
+            del arguments[i : i + 2]
+            return value
+        if argument.startswith(f"--{name}="):
+            del arguments[i]
+            return argument.partition("=")[2]
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------- verbs
+
+
+@dataclass
+class DemoOptions:
+    output: Path = Path("runs/demo")
+    """Folder of the run; an earlier demo there is replaced."""
+    seed: int = 0
+    hack: bool = False
+    """Show reward hacking instead: train on redness alone, without and with a KL term; about two minutes."""
+    iterations: int | None = None
+    """Fewer or more iterations than the preset."""
+    minutes: float = 9.5
+    """Stop training after this many minutes at the latest."""
+    json: bool = False
+    """Print the summary as JSON."""
+
+
+def demo(arguments: list[str]) -> None:
+    options: DemoOptions = parse(DemoOptions, arguments, "demo", "Align the bundled generator and write a report.")
+    from beholder.training.demo import run_demo
+
+    run_demo(options.output, options.seed, options.hack, options.iterations, options.minutes, options.json)
+
+
+@dataclass
+class MethodsOptions:
+    json: bool = False
+    """Print as JSON."""
+
+
+def methods(arguments: list[str]) -> None:
+    names = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
+    options: MethodsOptions = parse(
+        MethodsOptions, arguments, "methods [NAME]", "The table of methods, or one row in full."
+    )
+    from beholder.methods.show import show_methods
+
+    show_methods(names[0] if names else None, options.json)
+
+
+def align(arguments: list[str]) -> None:
+    """``align METHOD``, ``align METHOD --config FILE``, ``align --resume RUN``."""
+    run_folder = take_option(arguments, "resume")
+    if run_folder is not None:
+        left = [a for a in arguments if a.startswith("-")]
+        if left:
+            raise InputError(f"--resume goes on with the run's own settings; leave out {' '.join(left)}")
+        from beholder.training.start import resume_run
+
+        return resume_run(Path(run_folder))
+    if arguments in ([], ["-h"], ["--help"]):
+        print(ALIGN_USAGE, end="")
+        return None
+    if arguments[0].startswith("-"):
+        raise InputError("align: name a method first, e.g. beholder align flow-grpo-fast; see beholder methods")
+    from beholder.config import RunConfig
+    from beholder.training.presets import choose_preset
+
+    method, *arguments = arguments
+    preset, file = take_option(arguments, "preset"), take_option(arguments, "config")
+    default = choose_preset(method, preset, file, arguments)
+    config = parse(RunConfig, arguments, f"align {method}", f"Align a generator with {method}.", default)
+    from beholder.training.start import start_run
+
+    return start_run(config)
+
+
+ALIGN_USAGE = """usage: beholder align METHOD [--preset NAME] [--config FILE] [--option VALUE ...]
+       beholder align --resume RUN
+
+  METHOD           a row of `beholder methods`
+  --preset NAME    which of the method's presets to start from (default: shapes for the bundled generator,
+                   published for any other --policy.model)
+  --config FILE    start from a YAML file, e.g. the config.yaml of a run
+  --resume RUN     go on with an interrupted run, with its own settings
+
+beholder align METHOD --help lists every option with the preset's values.
+"""
+
+
+@dataclass
+class SampleOptions:
+    prompt: tuple[str, ...] = ()
+    """Prompts to draw; none draws held-out prompts of the bundled world."""
+    model: str = "shapes"
+    """`shapes`, a diffusers folder or a hub name."""
+    adapter: str | None = None
+    """Folder of trained weights, e.g. RUN/policy."""
+    n: int = 4
+    """Images per prompt."""
+    steps: int = 10
+    guidance: float = 1.0
+    """Classifier-free guidance scale; 1 is none."""
+    seed: int = 0
+    output: Path = Path("samples")
+    """Folder for the images and the grid."""
+    json: bool = False
+    """Print what was written as JSON."""
+
+
+def sample(arguments: list[str]) -> None:
+    options: SampleOptions = parse(SampleOptions, arguments, "sample", "Draw images from a generator.")
+    from beholder.evaluation.sampling import sample_to_folder
+
+    settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("json", "prompt")}
+    written = sample_to_folder(list(options.prompt), **settings)
+    if options.json:
+        print(json.dumps(written, indent=1))
+    else:
+        print(f"{len(written)} images in {options.output}, side by side in {options.output / 'grid.png'}")
+
+
+@dataclass
+class ScoreOptions:
+    prompt: str | None = None
+    """The prompt of all images."""
+    prompts: Path | None = None
+    """A JSONL file of {"image": path, "prompt": text} lines, instead of images on the command line."""
+    reward: tuple[str, ...] = ("shapes_strict", "shapes_graded")
+    """Rewards by name, or package.module:function."""
+    json: bool = False
+    """Print one JSON object per image."""
+
+
+def score(arguments: list[str]) -> None:
+    images = []
+    while arguments and not arguments[0].startswith("-"):
+        images.append(Path(arguments.pop(0)))
+    options: ScoreOptions = parse(
+        ScoreOptions, arguments, "score IMAGE ...", "Score images (files or folders) with rewards."
+    )
+    from beholder.evaluation.scoring import print_scores, score_files
+
+    print_scores(score_files(images, options.prompt, options.prompts, list(options.reward)), options.json)
+
+
+@dataclass
+class ReportOptions:
+    output: Path | None = None
+    """Where to write the page; none means report.html in the first run's folder."""
+
+
+def report(arguments: list[str]) -> None:
+    runs = []
+    while arguments and not arguments[0].startswith("-"):
+        runs.append(Path(arguments.pop(0)))
+    options: ReportOptions = parse(ReportOptions, arguments, "report RUN ...", "One HTML page from one run or several.")
+    if not runs:
+        raise InputError("report: give the folder of a run, e.g. beholder report runs/demo")
+    from beholder.report import write_report
+
+    print(write_report(*runs, output=options.output))
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    "demo": demo,
+    "methods": methods,
+    "align": align,
+    "sample": sample,
+    "score": score,
+    "report": report,
+}
+
+
+if __name__ == "__main__":
+    main()

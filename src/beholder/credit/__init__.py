@@ -1,0 +1,1 @@
+"""Who earned it: rewards to advantages."""

@@ -1,0 +1,1 @@
+"""Judging the result: held-out rewards and diversity."""

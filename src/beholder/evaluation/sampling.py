@@ -1,0 +1,50 @@
+"""Images from a generator, on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from beholder.config import PolicyConfig
+from beholder.errors import InputError
+from beholder.evaluation.grids import save_grid, save_png, to_pil
+from beholder.evaluation.heldout import draw_images
+from beholder.policies import load_policy
+from beholder.prompts import load_prompts
+
+DEFAULT_PROMPTS = 6
+
+
+def sample_to_folder(
+    prompts: list[str],
+    model: str,
+    adapter: str | None,
+    n: int,
+    steps: int,
+    guidance: float,
+    seed: int,
+    output: Path,
+) -> list[dict[str, Any]]:
+    """``n`` images of each prompt as PNG files, a grid with one prompt a row, and `images.jsonl`; what was written.
+
+    Without prompts, one held-out prompt of each kind of the bundled world. InputError for sizes below 1.
+    """
+    for name, value in {"n": n, "steps": steps, "guidance": guidance}.items():
+        if not value > 0:
+            raise InputError(f"{name}: {value} must be greater than 0")
+    if not prompts:
+        heldout = load_prompts("shapes:held_out")
+        prompts = [heldout.texts[i] for i in heldout.draw(DEFAULT_PROMPTS, [seed])]
+    training = "full" if adapter and (Path(adapter) / "config.json").exists() else "lora"
+    policy = load_policy(PolicyConfig(model=model, adapter=adapter, training=training))
+    texts = [text for text in prompts for _ in range(n)]
+    seeds = [seed * 1_000_003 + i for i in range(n)] * len(prompts)
+    images = draw_images(policy, texts, seeds, steps, guidance)
+    output.mkdir(parents=True, exist_ok=True)
+    written = []
+    for i, (image, text) in enumerate(zip(images, texts, strict=True)):
+        path = output / f"{i // n:03d}_{i % n:02d}.png"
+        save_png(to_pil(image), path)
+        written.append({"image": str(path), "prompt": text, "seed": seeds[i]})
+    save_grid(images, output / "grid.png", columns=n)
+    (output / "images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
+    return written

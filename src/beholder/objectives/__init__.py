@@ -1,0 +1,1 @@
+"""What to minimise: pure functions of evidence and advantages, and regularisers."""

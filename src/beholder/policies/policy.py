@@ -1,0 +1,284 @@
+"""A policy: a diffusers pipeline that can be sampled, scored again, trained and put back on disk.
+
+Nothing here knows a model class; that is the family's file (`sd3.py`, `sd.py`). Add a family by writing such a file
+and naming it in `FAMILIES`.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beholder.config import GuidanceConfig, PolicyConfig
+from beholder.errors import InputError
+from beholder.policies.family import Family
+from beholder.policies.sd import SDFamily
+from beholder.policies.sd3 import SD3Family
+from beholder.rollouts.engine import Start, noise_for
+from beholder.rollouts.trajectory import Condition
+
+FAMILIES: tuple[type[Family], ...] = (SD3Family, SDFamily)
+ADAPTER = "default"
+
+
+class Policy:
+    """The trained denoiser with everything around it. ``network`` is what learns (the accelerator may wrap it)."""
+
+    def __init__(self, pipeline: Any, family: Family, config: PolicyConfig) -> None:
+        self.pipeline, self.family, self.config = pipeline, family, config
+        self.module: nn.Module = getattr(pipeline, family.network_name)
+        """The denoiser itself."""
+        self.network: nn.Module = self.module
+        """The denoiser as it is called: itself, or wrapped for several processes."""
+        self.frozen: nn.Module | None = None
+        """The reference of a fully trained policy, made when first needed."""
+        self._conditions: dict[str, Condition] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that learn, by name."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    def encode(self, prompts: list[str]) -> Condition:
+        """Conditions ``[N, ...]``; each distinct text is encoded once and remembered."""
+        new = [text for text in dict.fromkeys(prompts) if text not in self._conditions]
+        for i in range(0, len(new), 64):
+            with torch.no_grad():
+                rows = self.family.encode(new[i : i + 64])
+            for j, text in enumerate(new[i : i + 64]):
+                self._conditions[text] = rows.select(slice(j, j + 1))
+        return Condition.cat([self._conditions[text] for text in prompts])
+
+    def start(
+        self, prompts: list[str], group_N: Tensor, seed_N: Tensor, noise_seed_N: Tensor, sigma: float, guided: bool
+    ) -> Start:
+        """Initial states; ``noise_seed_N`` seeds the starting noise, ``seed_N`` the noise of the steps."""
+        noise = noise_for(noise_seed_N, self.family.latent_shape(), 0).to(self.device)
+        x = self.family.to_path(noise, torch.full((len(prompts),), sigma, device=self.device))
+        unconditional = self.encode([""] * len(prompts)) if guided else None
+        return Start(prompts, group_N, seed_N, x, self.encode(prompts), unconditional)
+
+    def velocity(
+        self,
+        x: Tensor,
+        sigma_N: Tensor,
+        condition: Condition,
+        unconditional: Condition | None,
+        guidance: GuidanceConfig,
+    ) -> Tensor:
+        """v_u + scale (v_c - v_u), float32; one network call without guidance, and one of twice the batch with it."""
+        predict = self.family.velocity
+        if unconditional is None:
+            return predict(self.network, x, sigma_N, condition)
+        if torch.is_grad_enabled() and guidance.detach_unconditional:
+            with torch.no_grad():
+                v_u = predict(self.network, x, sigma_N, unconditional)
+            v_c = predict(self.network, x, sigma_N, condition)
+        else:
+            both = Condition.cat([unconditional, condition])
+            v_u, v_c = predict(self.network, torch.cat([x, x]), torch.cat([sigma_N, sigma_N]), both).chunk(2)
+        return v_u + guidance.scale * (v_c - v_u)
+
+    def schedule(self, steps: int) -> Tensor:
+        return self.family.schedule(steps)
+
+    def decode(self, final_Nx: Tensor, sigma: float, batch: int = 64) -> Tensor:
+        """Images ``[N, 3, H, W]`` in 0..1, float32."""
+        parts = final_Nx.split(batch)
+        return torch.cat([self.family.decode(x, torch.full((len(x),), sigma, device=x.device)) for x in parts])
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """The policy before training: adapters off, or a frozen copy of the fully trained network."""
+        if self.config.training == "lora" and self.config.adapter is None:
+            self.module.disable_adapters()  # pyright: ignore[reportCallIssue]
+            try:
+                yield
+            finally:
+                self.module.enable_adapters()  # pyright: ignore[reportCallIssue]
+            return
+        if self.frozen is None:
+            raise InputError("kl.beta: the reference was not kept; call keep_reference() before training")
+        network, self.network = self.network, self.frozen
+        try:
+            yield
+        finally:
+            self.network = network
+
+    def keep_reference(self) -> None:
+        """Keeps a frozen copy where adapters cannot simply be turned off."""
+        if self.config.training == "full" or self.config.adapter is not None:
+            self.frozen = deepcopy(self.module).requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """The trained part in the ecosystem's format: a peft adapter, or the denoiser's own diffusers folder.
+
+        Written beside and moved into place, so that an interrupted save leaves nothing.
+        """
+        temporary = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        if self.config.training == "lora":
+            self._save_adapter(temporary)
+        else:
+            self.module.save_pretrained(temporary)  # pyright: ignore[reportCallIssue]
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+
+    def _save_adapter(self, folder: Path) -> None:
+        from peft import get_peft_model_state_dict
+
+        name = self.family.network_name
+        layers = {f"{name}_lora_layers": get_peft_model_state_dict(self.module, adapter_name=ADAPTER)}
+        # The metadata carries alpha; without it diffusers would load the adapter with alpha = rank.
+        settings = {f"{name}_lora_adapter_metadata": self.module.peft_config[ADAPTER].to_dict()}  # pyright: ignore
+        type(self.pipeline).save_lora_weights(folder, **layers, **settings)
+
+
+def load_policy(config: PolicyConfig | str = "shapes", device: str | torch.device = "cpu", seed: int = 0) -> Policy:
+    """The policy named by ``config.model``, its trainable parameters in float32 and ready to learn.
+
+    ``seed`` draws the initial adapters. InputError when the folder is missing, damaged, or of an unknown family.
+    """
+    config = PolicyConfig(model=config) if isinstance(config, str) else config
+    folder = bundled_generator() if config.model == "shapes" else config.model
+    config = with_folder_defaults(config, folder)
+    pipeline = _load_pipeline(folder, config)
+    family = _family_of(pipeline)(pipeline, config)
+    pipeline.to(device)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False).eval()
+    policy = Policy(pipeline, family, config)
+    _make_trainable(policy, seed)
+    return policy
+
+
+def bundled_generator() -> str:
+    """Folder of the generator that comes with the package."""
+    folder = Path(__file__).parent.parent / "worlds" / "shapes" / "generator"
+    if not (folder / "model_index.json").exists():
+        raise InputError(
+            f"policy.model: the bundled generator is not in {folder}; reinstall beholder, or make it with "
+            "python -m beholder.worlds.shapes.train --help"
+        )
+    return str(folder)
+
+
+def with_folder_defaults(config: PolicyConfig, folder: str) -> PolicyConfig:
+    """Fills unset fields from ``beholder.json`` in the model's folder, if there is one."""
+    path = Path(folder) / "beholder.json"
+    if not path.exists():
+        return config
+    wanted = json.loads(path.read_text(encoding="utf-8"))
+    if config.max_sequence_length is None and "max_sequence_length" in wanted:
+        config = replace(config, max_sequence_length=int(wanted["max_sequence_length"]))
+    return config
+
+
+def _load_pipeline(folder: str, config: PolicyConfig) -> Any:
+    from diffusers import DiffusionPipeline
+    from safetensors import SafetensorError
+
+    _quiet()
+    is_hub_name = folder.count("/") == 1 and not folder.startswith((".", "/", "~"))
+    if not is_hub_name and not Path(folder).is_dir():
+        raise InputError(f"policy.model: no folder {folder!r}; give a diffusers folder, a hub name, or 'shapes'")
+    absent = _absent_parts(Path(folder))
+    try:
+        return DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, config.dtype), **absent)
+    except SafetensorError as error:
+        raise InputError(
+            f"policy.model: the weights in {folder!r} are damaged ({error}); copy or download the folder again"
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"policy.model: {folder!r} does not load as a diffusers pipeline: {reason}") from error
+
+
+def _absent_parts(folder: Path) -> dict[str, None]:
+    """Parts saved as absent must be passed as None again, or diffusers refuses the folder."""
+    index = folder / "model_index.json"
+    if not index.exists():
+        return {}
+    entries = json.loads(index.read_text(encoding="utf-8"))
+    return {name: None for name, value in entries.items() if isinstance(value, list) and value == [None, None]}
+
+
+def _quiet() -> None:
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _family_of(pipeline: Any) -> type[Family]:
+    name = type(pipeline).__name__
+    for family in FAMILIES:
+        if family.pipeline_class == name:
+            return family
+    known = ", ".join(family.pipeline_class for family in FAMILIES)
+    raise InputError(f"policy.model: pipelines of class {name} are not supported yet; supported: {known}")
+
+
+def _make_trainable(policy: Policy, seed: int) -> None:
+    """Marks what learns, in float32: the whole denoiser, or new or loaded adapters."""
+    config = policy.config
+    if config.training == "full":
+        if config.adapter is not None:
+            _load_weights(policy, Path(config.adapter))
+        policy.module.requires_grad_(True).float()
+        return
+    if config.adapter is not None:
+        _load_adapter(policy, Path(config.adapter))
+    else:
+        _add_adapter(policy, seed)
+    for name, parameter in policy.module.named_parameters():
+        if ".lora_" in name:
+            parameter.requires_grad_(True)
+            parameter.data = parameter.data.float()
+
+
+def _add_adapter(policy: Policy, seed: int) -> None:
+    from peft import LoraConfig
+
+    lora = policy.config.lora
+    targets = list(lora.targets or policy.family.lora_targets)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            policy.module.add_adapter(  # pyright: ignore[reportCallIssue]
+                LoraConfig(r=lora.rank, lora_alpha=lora.alpha, init_lora_weights="gaussian", target_modules=targets),
+                adapter_name=ADAPTER,
+            )
+        except ValueError as error:
+            raise InputError(f"policy.lora.targets: {error}") from error
+
+
+def _load_adapter(policy: Policy, folder: Path) -> None:
+    if (folder / "config.json").exists():
+        raise InputError(f"policy.adapter: {str(folder)!r} holds a whole denoiser; use --policy.training full")
+    if not folder.is_dir():
+        raise InputError(f"policy.adapter: no folder {str(folder)!r}; give RUN/policy of a run")
+    try:
+        policy.pipeline.load_lora_weights(folder, adapter_name=ADAPTER)
+    except (OSError, ValueError) as error:
+        raise InputError(f"policy.adapter: {str(folder)!r} does not load: {str(error).splitlines()[0]}") from error
+
+
+def _load_weights(policy: Policy, folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise InputError(f"policy.adapter: {str(folder)!r} holds no whole denoiser; use --policy.training lora")
+    loaded = type(policy.module).from_pretrained(folder)  # pyright: ignore[reportAttributeAccessIssue]
+    policy.module.load_state_dict(loaded.state_dict())

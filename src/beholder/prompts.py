@@ -1,0 +1,54 @@
+"""Where prompts come from: the bundled world's splits or a text file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from beholder.errors import InputError, nearest
+
+MAX_BYTES = 64 * 2**20
+SPLITS = {"shapes:train": "train", "shapes:held_out": "held_out"}
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    texts: tuple[str, ...]
+    kinds: tuple[str, ...] | None = None
+    """One label per text where the source knows kinds of prompts; they are then drawn in equal shares."""
+
+    def draw(self, n: int, key: list[int]) -> list[int]:
+        """Indices of ``n`` prompts, a function of ``key`` alone: equal shares of the kinds, else without repetition
+        until the set is used up."""
+        rng = np.random.default_rng(key)
+        if self.kinds is None:
+            rounds = -(-n // len(self.texts))
+            return np.concatenate([rng.permutation(len(self.texts)) for _ in range(rounds)])[:n].tolist()
+        names = list(dict.fromkeys(self.kinds))
+        pools = [[i for i, kind in enumerate(self.kinds) if kind == name] for name in names]
+        first = int(rng.integers(len(names)))
+        chosen = (pools[(first + j) % len(names)] for j in range(n))
+        return [pool[int(rng.integers(len(pool)))] for pool in chosen]
+
+
+def load_prompts(source: str) -> PromptSet:
+    """``shapes:train``, ``shapes:held_out`` or a UTF-8 file with one prompt a line (blank lines are skipped)."""
+    if source in SPLITS:
+        from beholder.worlds.shapes.prompts import split
+
+        prompts = split(SPLITS[source])
+        return PromptSet(tuple(p.text for p in prompts), tuple(p.kind for p in prompts))
+    path = Path(source)
+    if not path.is_file():
+        hint = nearest(source, SPLITS) if source.startswith("shapes") else "give a text file with one prompt a line"
+        raise InputError(f"prompts: no file {source!r}; {hint}")
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"prompts: {source!r} has {path.stat().st_size:,} bytes, more than {MAX_BYTES:,}; split it")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"prompts: {source!r} is not UTF-8 (byte {error.start}); convert it with iconv") from error
+    texts = tuple(line.strip() for line in lines if line.strip())
+    if not texts:
+        raise InputError(f"prompts: {source!r} holds no prompt; write one a line")
+    return PromptSet(texts)

@@ -1,0 +1,109 @@
+"""Rewards: ``(images [N, 3, H, W] in 0..1, prompts) → values [N]``, gathered in a table that never hides a failure.
+
+A failed value is NaN: it is excluded from statistics and counted, never taken for a low score.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from beholder.errors import InputError, nearest
+from beholder.rewards import pixels
+from beholder.rewards.world import shapes_graded, shapes_quality, shapes_reward, shapes_strict
+
+Scorer = Callable[[Tensor, Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class Reward:
+    name: str
+    score: Scorer
+    """``(images [N, 3, H, W] float32 in 0..1, prompts) → values [N]``, NaN where it failed."""
+    differentiable: bool = False
+    """Whether gradients flow from the values to the images."""
+
+
+@dataclass(frozen=True)
+class RewardTable:
+    """Values ``[N, M]`` of M rewards, kept apart until a scalariser weighs them."""
+
+    values_NM: Tensor
+    names: tuple[str, ...]
+
+    @property
+    def failed_N(self) -> Tensor:
+        """bool [N]: some reward failed on the sample."""
+        return self.values_NM.isnan().any(1)
+
+    def column(self, name: str) -> Tensor:
+        return self.values_NM[:, self.names.index(name)]
+
+    def weighted(self, weights: Mapping[str, float]) -> Tensor:
+        """Σ_m w_m r_m ``[N]`` before credit; NaN where any reward failed."""
+        w = torch.tensor([weights[name] for name in self.names], dtype=self.values_NM.dtype)
+        return (self.values_NM * w).sum(1)
+
+    def means(self) -> dict[str, float]:
+        """Mean of each reward over the samples it did not fail on."""
+        return {name: self.values_NM[:, m].nanmean().item() for m, name in enumerate(self.names)}
+
+
+BUILT_IN: dict[str, Reward] = {
+    reward.name: reward
+    for reward in (
+        Reward("shapes", shapes_reward),
+        Reward("shapes_strict", shapes_strict),
+        Reward("shapes_graded", shapes_graded),
+        Reward("shapes_sharpness", shapes_quality("sharpness")),
+        Reward("shapes_cleanliness", shapes_quality("cleanliness")),
+        Reward("shapes_completeness", shapes_quality("completeness")),
+        Reward("redness", pixels.redness, differentiable=True),
+        Reward("brightness", pixels.brightness, differentiable=True),
+    )
+}
+
+
+def load_reward(name: str) -> Reward:
+    """A built-in reward, or any callable named ``package.module:function`` with the `Scorer` signature."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if ":" not in name:
+        raise InputError(f"rewards: unknown reward {name!r}; {nearest(name, BUILT_IN)} (or package.module:function)")
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        scorer: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"rewards: {name!r} cannot be imported: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not callable(scorer):
+        raise InputError(f"rewards: {name!r} is a {type(scorer).__name__}, not a callable (images, prompts) -> values")
+    return Reward(name, scorer)
+
+
+def load_rewards(names: Sequence[str]) -> list[Reward]:
+    if not names:
+        raise InputError("rewards: none given; name one, e.g. --rewards shapes 1.0 or --rewards mymodule:score 1.0")
+    return [load_reward(name) for name in names]
+
+
+def score(images: Tensor, prompts: Sequence[str], rewards: Sequence[Reward]) -> RewardTable:
+    """The table of every reward on every image; InputError when a reward answers in the wrong shape."""
+    if len(images) != len(prompts):
+        raise InputError(f"score: {len(images)} images but {len(prompts)} prompts; give one prompt per image")
+    columns = []
+    for reward in rewards:
+        values = torch.as_tensor(reward.score(images, prompts)).to(torch.float32).cpu()
+        if values.shape != (len(images),):
+            raise InputError(
+                f"rewards: {reward.name!r} returned shape {tuple(values.shape)}, expected ({len(images)},)"
+            )
+        columns.append(torch.where(values.isfinite(), values, torch.nan))
+    return RewardTable(torch.stack(columns, 1), tuple(reward.name for reward in rewards))

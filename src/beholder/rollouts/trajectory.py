@@ -1,0 +1,112 @@
+"""The record of a rollout: what is needed to score its decisions again, and nothing else.
+
+Shapes: N samples, K trained decisions per sample, M rewards; ``x`` stands for the latent's own dimensions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from beholder.config import GuidanceConfig, KernelConfig
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a prompt became for the network: named tensors, each ``[N, ...]``."""
+
+    tensors: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def select(self, rows: Tensor | slice) -> "Condition":
+        return Condition({name: value[rows] for name, value in self.tensors.items()})
+
+    def to(self, device: torch.device | str) -> "Condition":
+        return Condition({name: value.to(device) for name, value in self.tensors.items()})
+
+    @staticmethod
+    def cat(parts: Sequence["Condition"]) -> "Condition":
+        return Condition({name: torch.cat([p.tensors[name] for p in parts]) for name in parts[0].tensors})
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """M decisions taken out of a trajectory, ready to be scored again; every tensor is ``[M, ...]``."""
+
+    step_M: Tensor
+    sigma_M: Tensor
+    sigma_next_M: Tensor
+    state_Mx: Tensor
+    next_Mx: Tensor
+    logp_old_M: Tensor
+    std_M: Tensor
+    condition: Condition
+    unconditional: Condition | None
+    kernel: KernelConfig
+    guidance: GuidanceConfig
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Trained decisions only: memory grows with K, not with the number of steps. States are float32."""
+
+    prompts: list[str]
+    group_N: Tensor
+    """int64: index of the sample's prompt in this rollout; samples of one prompt form a group."""
+    seed_N: Tensor
+    """int64: seed of each sample's noise."""
+    step_NK: Tensor
+    sigma_NK: Tensor
+    sigma_next_NK: Tensor
+    state_NKx: Tensor
+    next_NKx: Tensor
+    logp_old_NK: Tensor
+    """Log-density of each decision under the policy that took it, summed over dimensions."""
+    std_NK: Tensor
+    final_Nx: Tensor
+    condition: Condition
+    unconditional: Condition | None
+    kernel: KernelConfig
+    guidance: GuidanceConfig
+    network_evaluations: int
+    """Forward passes of the denoiser, counted per sample and per guidance branch."""
+
+    @property
+    def n_dims(self) -> int:
+        return self.final_Nx[0].numel()
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def decisions(self, row_M: Tensor, column_M: Tensor) -> Decisions:
+        """The decisions ``column_M`` of the samples ``row_M`` (both int64)."""
+        return Decisions(
+            step_M=self.step_NK[row_M, column_M],
+            sigma_M=self.sigma_NK[row_M, column_M],
+            sigma_next_M=self.sigma_next_NK[row_M, column_M],
+            state_Mx=self.state_NKx[row_M, column_M],
+            next_Mx=self.next_NKx[row_M, column_M],
+            logp_old_M=self.logp_old_NK[row_M, column_M],
+            std_M=self.std_NK[row_M, column_M],
+            condition=self.condition.select(row_M),
+            unconditional=None if self.unconditional is None else self.unconditional.select(row_M),
+            kernel=self.kernel,
+            guidance=self.guidance,
+        )
+
+    @staticmethod
+    def cat(parts: Sequence["Trajectory"]) -> "Trajectory":
+        """One trajectory of several batches drawn under one plan."""
+        tensors = [f.name for f in fields(Trajectory) if isinstance(getattr(parts[0], f.name), Tensor)]
+        unconditional = [p.unconditional for p in parts if p.unconditional is not None]
+        return replace(
+            parts[0],
+            prompts=[prompt for p in parts for prompt in p.prompts],
+            condition=Condition.cat([p.condition for p in parts]),
+            unconditional=Condition.cat(unconditional) if unconditional else None,
+            network_evaluations=sum(p.network_evaluations for p in parts),
+            **{name: torch.cat([getattr(p, name) for p in parts]) for name in tensors},
+        )

@@ -1,0 +1,194 @@
+"""``align``: one run from its configuration to its folder, resumable at any moment."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from beholder.config import RunConfig
+from beholder.config_file import read_config, to_yaml
+from beholder.errors import InputError
+from beholder.evaluation.grids import save_grid
+from beholder.evaluation.heldout import SEED, Evaluation, evaluate
+from beholder.policies import load_policy
+from beholder.prompts import PromptSet, load_prompts
+from beholder.rewards import Reward, load_rewards
+from beholder.training.doctor import examine
+from beholder.training.loop import Learner, iterate, make_learner, restore, state_of, timed
+from beholder.training.run_folder import RunFolder
+from beholder.training.validator import validate
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+def align(config: RunConfig, listener: Listener = lambda row: None) -> Path:
+    """Runs ``config`` in a new folder ``config.output``; the folder. ``listener`` sees every metrics row."""
+    return Run(config, listener, None).go()
+
+
+def resume(folder: Path, listener: Listener = lambda row: None) -> Path:
+    """Goes on with the run in ``folder`` from its newest checkpoint, with its own configuration."""
+    if not (folder / "config.yaml").exists():
+        raise InputError(f"resume: no run in {str(folder)!r} (no config.yaml); give the folder of a run")
+    config = replace(read_config(folder / "config.yaml"), output=str(folder))
+    return Run(config, listener, RunFolder(folder)).go()
+
+
+class Run:
+    """A run in progress: the learner, its folder, and what is measured on the way."""
+
+    def __init__(self, config: RunConfig, listener: Listener, folder: RunFolder | None) -> None:
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        validate(config, self.accelerator.num_processes)
+        self.config, self.listener = config, listener
+        self.heldout = load_prompts(config.evaluation.prompts)
+        self.judges: list[Reward] = load_rewards(config.evaluation.rewards)
+        prompts, rewards = load_prompts(config.prompts), load_rewards(list(config.rewards))
+        self.check_prompts(prompts, rewards)
+        policy = load_policy(config.policy, self.accelerator.device, config.seed)
+        self.learner: Learner = make_learner(config, policy, prompts, rewards, self.accelerator)
+        self.folder = self._open(folder)
+
+    def check_prompts(self, prompts: PromptSet, rewards: list[Reward]) -> None:
+        """The shapes world only understands its own texts; better said now than after the first rollout."""
+        from beholder.worlds.shapes.prompts import parse
+
+        for texts, judged in ((prompts.texts, rewards), (self.heldout.texts, self.judges)):
+            if any(reward.name.startswith("shapes") for reward in judged):
+                for text in texts:
+                    parse(text)
+
+    @property
+    def main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def _open(self, folder: RunFolder | None) -> RunFolder:
+        path = Path(self.config.output)
+        if folder is None:
+            created = RunFolder.create(path, to_yaml(self.config)) if self.main else RunFolder(path)
+            self.accelerator.wait_for_everyone()
+            return created
+        found = folder.load_checkpoint()
+        if found is not None:
+            restore(self.learner, *found)
+        if self.main:
+            folder.forget_after(self.learner.progress.iteration)
+        self.accelerator.wait_for_everyone()
+        return folder
+
+    def go(self) -> Path:
+        loop, progress = self.config.loop, self.learner.progress
+        if not any(row["event"] == "evaluation" for row in self.folder.rows("metrics.jsonl")):
+            self.measure()
+        while progress.iteration < loop.iterations and not self._out_of_time():
+            row, seconds = timed(lambda: iterate(self.learner))
+            progress.seconds += seconds
+            self._log(row, seconds)
+            every = self.config.evaluation.every
+            if every and progress.iteration % every == 0:
+                self.measure()
+            if progress.iteration % loop.checkpoint_every == 0:
+                self._checkpoint()
+        return self._finish()
+
+    def _out_of_time(self) -> bool:
+        minutes = self.config.loop.minutes
+        return minutes is not None and self.learner.progress.seconds >= 60 * minutes
+
+    def _log(self, row: dict[str, Any], seconds: float | None = None) -> None:
+        if not self.main:
+            return
+        self.folder.append("metrics.jsonl", row)
+        if seconds is not None:
+            self.folder.append(
+                "timings.jsonl", {"iteration": row["iteration"], "seconds": round(self.learner.progress.seconds, 3)}
+            )
+        self.listener(row)
+
+    def measure(self) -> None:
+        """Evaluates the averaged weights on the held-out set; writes the row and the grid."""
+        if self.main:
+            learner, config = self.learner, self.config
+            with learner.ema.applied(learner.policy.trainable()):
+                result = evaluate(
+                    learner.policy,
+                    self.heldout,
+                    self.judges,
+                    config.evaluation,
+                    config.rollout.steps,
+                    config.rollout.guidance.scale,
+                )
+            progress = learner.progress
+            position = {"iteration": progress.iteration, "network_evaluations": progress.network_evaluations}
+            self._log({"event": "evaluation", **position, **result.row()})
+            self._show(result)
+            self._diagnose()
+        self.accelerator.wait_for_everyone()
+
+    def _show(self, result: Evaluation) -> None:
+        """The grid of the first images, the same prompts and seeds every time, kinds in turn."""
+        n, iteration = min(self.config.evaluation.grid, len(result.prompts)), self.learner.progress.iteration
+        samples = self.folder.path / "samples"
+        layout = save_grid(result.images[:n], samples / f"iteration_{iteration:05d}.png")
+        self.folder.write_json("samples/layout.json", layout)
+        kinds = result.kinds or [None] * n
+        cells = [
+            {"text": t, "kind": k, "seed": SEED + i}
+            for i, (t, k) in enumerate(zip(result.prompts[:n], kinds[:n], strict=True))
+        ]
+        self.folder.write_json("samples/prompts.json", cells)
+        verdicts = [
+            dict(zip(result.table.names, values, strict=True)) for values in result.table.values_NM[:n].tolist()
+        ]
+        self.folder.write_json(f"samples/iteration_{iteration:05d}.json", verdicts)
+
+    def _diagnose(self) -> None:
+        n_dims = torch.Size(self.learner.policy.family.latent_shape()).numel()
+        findings = examine(self.config, self.folder.rows("metrics.jsonl"), n_dims)
+        self.folder.write_json("findings.json", [finding.as_dict() for finding in findings])
+
+    def _checkpoint(self) -> None:
+        if self.main:
+            self.folder.save_checkpoint(self.learner.progress, state_of(self.learner), self.config.loop.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _finish(self) -> Path:
+        """The last evaluation, the last checkpoint, the aligned policy in the ecosystem's format, the summary."""
+        progress, learner = self.learner.progress, self.learner
+        evaluations = [row for row in self.folder.rows("metrics.jsonl") if row["event"] == "evaluation"]
+        if evaluations[-1]["iteration"] != progress.iteration:
+            self.measure()
+        self._checkpoint()
+        if self.main:
+            with learner.ema.applied(learner.policy.trainable()):
+                learner.policy.save(self.folder.path / "policy")
+            self.folder.write_json("summary.json", self.summary())
+        return self.folder.path
+
+    def summary(self) -> dict[str, Any]:
+        rows = [row for row in self.folder.rows("metrics.jsonl") if row["event"] == "evaluation"]
+        first, last, progress = rows[0], rows[-1], self.learner.progress
+        name = self.config.evaluation.rewards[0]
+        outcome = {
+            label: {"gold": row["rewards"][name], "per_kind": row.get("per_kind", {}), "rewards": row["rewards"]}
+            for label, row in (("base", first), ("aligned", last))
+        }
+        return {
+            "method": self.config.method,
+            "policy": self.config.policy.model,
+            "gold_reward": name,
+            **outcome,
+            "diversity": {"base": first["diversity"], "aligned": last["diversity"]},
+            "network_evaluations": progress.network_evaluations,
+            "iterations": progress.iteration,
+            "seconds": round(progress.seconds, 1),
+            "seed": self.config.seed,
+        }
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))

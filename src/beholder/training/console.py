@@ -1,0 +1,99 @@
+"""What a run says on the terminal: the table before it starts, progress, the outcome."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from beholder.config import RunConfig
+from beholder.training.align import Listener
+
+console = Console(stderr=True)
+
+
+def plan_table(config: RunConfig) -> Table:
+    """What the settings amount to, before anything is drawn."""
+    r, loop, objective = config.rollout, config.loop, config.objective
+    samples = r.prompts * r.group
+    branches = 1 if r.guidance.scale == 1 else 2
+    rows = {
+        "method": config.method,
+        "policy": f"{config.policy.model}, {config.policy.training}",
+        "rewards": ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.items()),
+        "samples per iteration": f"{r.prompts} prompts x {r.group} = {samples}",
+        "network evaluations": f"{samples * r.steps * branches:,} per iteration ({r.steps} steps x guidance {r.guidance.scale:g})",
+        "optimiser steps per iteration": f"{loop.updates} of {samples // loop.updates} samples",
+        "trust region": f"-{objective.clip_low:g} / +{objective.clip_high:g}, {objective.trust_region}",
+        "KL to the reference": f"{config.kl.beta:g} x {config.kl.form}" if config.kl.beta else "none",
+        "iterations": str(loop.iterations) + (f", at most {loop.minutes:g} min" if loop.minutes else ""),
+        "output": config.output,
+    }
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows.items():
+        table.add_row(f"[dim]{name}", value)
+    return table
+
+
+def describe(row: dict[str, Any]) -> str:
+    """One line for a metrics row."""
+    if row["event"] == "evaluation":
+        rewards = "  ".join(f"{name} {value:.3f}" for name, value in row["rewards"].items())
+        return f"iteration {row['iteration']:4d}  held-out {rewards}  diversity {row['diversity']:.3f}"
+    rewards = "  ".join(f"{name} {value:.3f}" for name, value in row["reward"].items())
+    return (
+        f"iteration {row['iteration']:4d}  {rewards}  clipped {row['clip_fraction']:.0%}  |grad| {row['grad_norm']:.2g}"
+    )
+
+
+@contextmanager
+def progress(config: RunConfig) -> Iterator[Listener]:
+    """A listener that shows a bar on a terminal, and a line per evaluation and tenth iteration elsewhere."""
+    if not sys.stderr.isatty():
+        yield _plain
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(config.method, total=config.loop.iterations)
+
+        def listener(row: dict[str, Any]) -> None:
+            if row["event"] == "evaluation":
+                bar.console.print(describe(row), highlight=False)
+            else:
+                bar.update(task, completed=row["iteration"], description=_short(row))
+
+        yield listener
+
+
+def _short(row: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in row["reward"].items())
+
+
+def _plain(row: dict[str, Any]) -> None:
+    if row["event"] == "evaluation" or row["iteration"] % 10 == 0:
+        print(describe(row), file=sys.stderr, flush=True)
+
+
+def outcome_table(summary: dict[str, Any]) -> Table:
+    """Before and after, per kind."""
+    table = Table(title=f"{summary['method']} on {summary['policy']}: held-out {summary['gold_reward']}")
+    for name in ("", "base", "aligned", "difference"):
+        table.add_column(name, justify="left" if not name else "right")
+    base, aligned = summary["base"], summary["aligned"]
+    rows = [(kind, base["per_kind"][kind], aligned["per_kind"][kind]) for kind in base["per_kind"]]
+    extra = [name for name in base["rewards"] if name != summary["gold_reward"]]
+    rows.append(("all", base["gold"], aligned["gold"]))
+    rows += [(name, base["rewards"][name], aligned["rewards"][name]) for name in extra]
+    rows.append(("diversity", summary["diversity"]["base"], summary["diversity"]["aligned"]))
+    for name, before, after in rows:
+        table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+    return table

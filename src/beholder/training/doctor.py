@@ -1,0 +1,152 @@
+"""The doctor: reads a run's metrics and says, in sentences, whether it is learning and what is wrong if not."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from beholder.config import RunConfig
+
+Level = Literal["ok", "note", "warning", "problem"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    check: str
+    level: Level
+    message: str
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def examine(config: RunConfig, rows: list[dict[str, Any]], n_dims: int) -> list[Finding]:
+    """Findings on the rows of `metrics.jsonl`; ``n_dims`` is the number of latent dimensions D."""
+    train = [row for row in rows if row["event"] == "train"]
+    if not train:
+        return [Finding("iterations", "note", "no training iteration yet")]
+    findings = [_ratio(config, train, n_dims), _groups(train), _clip(train), _rewards(train), _gradient(train)]
+    return [f for f in (*findings, _signal(train), _kl(config, train), _gold(rows)) if f is not None]
+
+
+def _late(train: list[dict[str, Any]], name: str) -> list[float]:
+    values = [row.get(name) for row in train[-max(5, len(train) // 4) :]]
+    return [v for v in values if v is not None and not math.isnan(v)]
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values) if values else math.nan
+
+
+def _ratio(config: RunConfig, train: list[dict[str, Any]], n_dims: int) -> Finding:
+    worst = max(row["ratio_deviation"] for row in train)
+    divisor = n_dims if config.objective.trust_region == "joint" else 1
+    limit = min(config.objective.clip_low, config.objective.clip_high) / divisor
+    check = "ratio at the first update"
+    joint = f"the clip allows {limit:.1e} per dimension, {limit * n_dims:.2g} nats jointly over {n_dims} dimensions"
+    if worst <= 0.1 * limit:
+        return Finding(check, "ok", f"|ratio - 1| ≤ {worst:.1e} before every rollout's first update; {joint}.")
+    level: Level = "problem" if worst > limit else "warning"
+    return Finding(
+        check,
+        level,
+        f"|ratio - 1| reaches {worst:.1e} before the first update, where it should be 0; {joint}. Rounding fills the "
+        "clip range: keep states in float32, raise rollout.kernel.min_std, or use policy.dtype float32.",
+    )
+
+
+def _groups(train: list[dict[str, Any]]) -> Finding:
+    share = _mean(_late(train, "groups_without_variance"))
+    check = "groups without variance"
+    if share <= 0.5:
+        return Finding(check, "ok", f"{share:.0%} of the groups have equal rewards and teach nothing.")
+    return Finding(
+        check,
+        "warning",
+        f"{share:.0%} of the groups have equal rewards and teach nothing; use larger groups (rollout.group), "
+        "a graded reward, or prompts the policy sometimes fails.",
+    )
+
+
+def _clip(train: list[dict[str, Any]]) -> Finding:
+    share = _mean(_late(train, "clip_fraction"))
+    check = "clip share"
+    if share < 0.6:
+        return Finding(check, "ok", f"{share:.0%} of the decisions are clipped.")
+    per_step = train[-1].get("clip_fraction_per_step") or {}
+    worst = max(per_step, key=per_step.__getitem__, default="?")
+    return Finding(
+        check,
+        "warning",
+        f"{share:.0%} of the decisions are clipped (most at step {worst}); lower optimiser.lr or loop.updates, or "
+        "widen objective.clip_low and clip_high.",
+    )
+
+
+def _rewards(train: list[dict[str, Any]]) -> Finding:
+    failed, samples = sum(row["failed_rewards"] for row in train), train[-1]["samples"]
+    if not failed:
+        return Finding("rewards", "ok", "no reward failed.")
+    level: Level = "problem" if failed > 0.1 * samples else "warning"
+    return Finding("rewards", level, f"{failed} of {samples} samples had a failed reward; they were left out.")
+
+
+def _gradient(train: list[dict[str, Any]]) -> Finding | None:
+    norms = [row["grad_norm"] for row in train if row.get("grad_norm") is not None]
+    if len(norms) < 8:
+        return None
+    first, last = _mean(norms[: len(norms) // 4]), _mean(norms[-len(norms) // 4 :])
+    if last < 10 * first:
+        return Finding("gradient norm", "ok", f"{first:.2g} at the start, {last:.2g} at the end.")
+    return Finding(
+        "gradient norm",
+        "warning",
+        f"grew from {first:.2g} to {last:.2g}; lower optimiser.lr or optimiser.max_grad_norm.",
+    )
+
+
+def _signal(train: list[dict[str, Any]]) -> Finding | None:
+    values = [row["gradient_cosine"] for row in train if row.get("gradient_cosine") is not None]
+    if not values:
+        return None
+    mean, check = _mean(values), "signal in the gradient"
+    if mean > 0.05:
+        return Finding(check, "ok", f"two halves of a batch agree with cosine {mean:.2f} on average.")
+    return Finding(
+        check,
+        "warning",
+        f"two halves of a batch agree with cosine {mean:.2f}: the update is mostly noise. Use more samples per update, "
+        "fewer trained steps early in the schedule, or a denser reward.",
+    )
+
+
+def _kl(config: RunConfig, train: list[dict[str, Any]]) -> Finding | None:
+    values = _late(train, "kl")
+    if not values:
+        return Finding("distance to the reference", "note", "not measured (kl.beta is 0).")
+    return Finding("distance to the reference", "ok", f"KL ({config.kl.form}) {_mean(values):.2e} per dimension.")
+
+
+def _gold(rows: list[dict[str, Any]]) -> Finding | None:
+    """Over-optimisation: the trained reward rises while the first evaluated one falls."""
+    evaluations = [row for row in rows if row["event"] == "evaluation"]
+    train = [row for row in rows if row["event"] == "train"]
+    if len(evaluations) < 2:
+        return None
+    name = next(iter(evaluations[0]["rewards"]))
+    before, after = evaluations[0]["rewards"][name], evaluations[-1]["rewards"][name]
+    n = max(1, len(train) // 5)
+    proxy = [sum(row["reward"].values()) for row in train]
+    rises = _mean(proxy[-n:]) > _mean(proxy[:n])
+    check = "over-optimisation"
+    if after >= before - 0.02:
+        return Finding(check, "ok", f"held-out {name} went from {before:.3f} to {after:.3f}.")
+    if rises:
+        return Finding(
+            check,
+            "problem",
+            f"the trained reward rose while held-out {name} fell from {before:.3f} to {after:.3f}: the policy exploits "
+            "the reward. Add a KL term (kl.beta), a second reward, or stop earlier.",
+        )
+    return Finding(check, "warning", f"held-out {name} fell from {before:.3f} to {after:.3f}; lower optimiser.lr.")

@@ -1,0 +1,1 @@
+"""Bundled generators with an exact gold reward, for laptops, tests and fair comparison of methods."""

@@ -1,0 +1,116 @@
+"""The bundled generator's parts, all of diffusers and transformers: a genuine, tiny StableDiffusion3Pipeline."""
+
+from typing import Any
+
+from beholder.worlds.shapes.prompts import all_prompts
+from beholder.worlds.shapes.scenes import SIZE
+
+TEXT_TOKENS = 9
+"""Length every prompt is padded or cut to: start, at most seven words, end."""
+TEXT_WIDTH = 64
+LATENT_CHANNELS = 4
+
+
+def build_tokenizer() -> Any:
+    """A CLIP tokenizer in which every word of the world is one token and any other text still has a spelling."""
+    import json
+
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    byte_pairs = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    byte_pairs.pre_tokenizer = pre_tokenizers.Whitespace()
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,  # more than the words need, so merging goes on until each word is one token
+        end_of_word_suffix="</w>",
+        initial_alphabet=letters,
+        special_tokens=[],
+        show_progress=False,
+    )
+    byte_pairs.train_from_iterator([prompt.text for prompt in all_prompts()], trainer)
+    model = json.loads(byte_pairs.to_str())["model"]
+    vocabulary = dict(model["vocab"])
+    for symbol in [f"{letter}</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]:
+        vocabulary.setdefault(symbol, len(vocabulary))
+    merges: Any = [tuple(merge) for merge in model["merges"]]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_TOKENS)
+
+
+def build_text_encoder(tokenizer: Any) -> Any:
+    """A two-layer CLIP text encoder; SD3 reads its first layer per token and its pooled projection."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    return CLIPTextModelWithProjection(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=4 * TEXT_WIDTH,
+            num_attention_heads=4,
+            num_hidden_layers=2,
+            max_position_embeddings=TEXT_TOKENS,
+            projection_dim=TEXT_WIDTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_vae() -> Any:
+    """An f4 autoencoder: 32×32 pixels to 8×8 latents of four channels."""
+    from diffusers import AutoencoderKL
+
+    settings: dict[str, Any] = dict(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=8,
+        sample_size=SIZE,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        scaling_factor=1.0,
+        shift_factor=0.0,
+    )
+    return AutoencoderKL(**settings)
+
+
+def build_transformer() -> Any:
+    """The MMDiT: four joint blocks of width 192 over 4×4 image tokens and the text tokens."""
+    from diffusers import SD3Transformer2DModel
+
+    return SD3Transformer2DModel(
+        sample_size=SIZE // 4,
+        patch_size=2,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=4,
+        attention_head_dim=32,
+        num_attention_heads=6,
+        joint_attention_dim=2 * TEXT_WIDTH,
+        caption_projection_dim=192,
+        pooled_projection_dim=2 * TEXT_WIDTH,
+        pos_embed_max_size=SIZE // 8,
+        qk_norm="rms_norm",
+    )
+
+
+def build_pipeline() -> Any:
+    """The untrained pipeline. The T5 encoder is absent, as SD3 allows; one zero token stands for it."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+
+    tokenizer = build_tokenizer()
+    absent: dict[str, Any] = {"text_encoder_3": None, "tokenizer_3": None}
+    return StableDiffusion3Pipeline(
+        transformer=build_transformer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
+        vae=build_vae(),
+        text_encoder=build_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        text_encoder_2=build_text_encoder(tokenizer),
+        tokenizer_2=tokenizer,
+        **absent,
+    )

@@ -1,0 +1,238 @@
+"""Tiny pipelines with random weights, built offline in a second: 32×32 images, 16×16 latents, prompts of 16 tokens.
+
+They are genuine diffusers pipelines, so what passes with them runs unchanged on the published ones.
+"""
+
+import math
+import string
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, TypeVar
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from tokenizers.pre_tokenizers import ByteLevel
+from torch import nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
+
+Prediction = Literal["epsilon", "v_prediction"]
+Pipeline = TypeVar("Pipeline", StableDiffusion3Pipeline, StableDiffusionPipeline)
+
+IMAGE_SIZE = 32
+LATENT_SIZE = 16
+LATENT_CHANNELS = 4
+MAX_TOKENS = 16
+TEXT_WIDTH = 32
+CORPUS = (
+    "a photo of a red circle",
+    "two orange squares",
+    "three yellow triangles",
+    "four green crosses",
+    "a cyan circle and a blue cat",
+    "a purple square left of a white triangle",
+    "a red cross right of an orange circle",
+    "a blue triangle above a green square",
+    "a white cross below a yellow circle",
+)
+WORDS = tuple(sorted(set(" ".join(CORPUS).split())))
+WORD_END = "</w>"
+
+
+def tiny_sd3(seed: int = 0, t5: bool = True) -> StableDiffusion3Pipeline:
+    """Stable Diffusion 3: two CLIP encoders, T5 (or none), rectified flow with shift 3."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = clip_tokenizer()
+        tokenizer_3 = t5_tokenizer() if t5 else None
+        pipeline = StableDiffusion3Pipeline(
+            transformer=_sd3_transformer(),
+            vae=_autoencoder(quant_conv=False),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            text_encoder=CLIPTextModelWithProjection(_clip_config(tokenizer)),
+            tokenizer=tokenizer,
+            text_encoder_2=CLIPTextModelWithProjection(_clip_config(tokenizer)),
+            tokenizer_2=clip_tokenizer(),
+            text_encoder_3=_t5_encoder(tokenizer_3) if tokenizer_3 else None,
+            tokenizer_3=tokenizer_3,
+        )
+        return _finish(pipeline)
+
+
+def tiny_sd(seed: int = 0, prediction_type: Prediction = "epsilon") -> StableDiffusionPipeline:
+    """Stable Diffusion 1.5 (ε) or 2.1 (v): one CLIP encoder, a UNet, DDIM on scaled-linear betas."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = clip_tokenizer()
+        pipeline = StableDiffusionPipeline(
+            unet=_unet(),
+            vae=_autoencoder(quant_conv=True),
+            text_encoder=CLIPTextModel(_clip_config(tokenizer)),
+            tokenizer=tokenizer,
+            scheduler=_ddim(prediction_type),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        return _finish(pipeline)
+
+
+def clip_tokenizer() -> CLIPTokenizer:
+    """Byte-level BPE with CLIP's specials, trained until every word of `CORPUS` is one token."""
+    letters = sorted(ByteLevel.alphabet())
+    merges = _byte_pairs(WORDS)
+    pieces = [*letters, *(letter + WORD_END for letter in letters), *(left + right for left, right in merges)]
+    vocab = {piece: i for i, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def t5_tokenizer() -> T5Tokenizer:
+    """Unigram pieces with T5's specials: the words of `CORPUS`, and single letters for any other."""
+    specials = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    words = [("▁" + word, -2.0) for word in WORDS]
+    letters = [(letter, -8.0) for letter in "▁" + string.ascii_lowercase]
+    vocab = list(dict([*specials, *letters, *words]).items())
+    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=MAX_TOKENS)
+
+
+def _byte_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    """The merges of byte-pair encoding; ties are broken by spelling, where `tokenizers`' own trainer draws lots."""
+    splits = [[*word[:-1], word[-1] + WORD_END] for word in words]
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for split in splits for pair in pairwise(split)):
+        merges.append(max(pairs, key=lambda pair: (pairs[pair], pair)))
+        splits = [_merge(split, merges[-1]) for split in splits]
+    return merges
+
+
+def _merge(split: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in split:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
+
+
+def _clip_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=64,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        max_position_embeddings=MAX_TOKENS,
+        projection_dim=TEXT_WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _t5_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=2 * TEXT_WIDTH,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return T5EncoderModel(config)
+
+
+def _sd3_transformer() -> SD3Transformer2DModel:
+    return SD3Transformer2DModel(
+        sample_size=LATENT_SIZE,
+        patch_size=2,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=2 * TEXT_WIDTH,
+        caption_projection_dim=32,
+        pooled_projection_dim=2 * TEXT_WIDTH,
+        pos_embed_max_size=LATENT_SIZE,
+    )
+
+
+def _unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=LATENT_SIZE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        block_out_channels=(32, 64),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+
+
+def _autoencoder(quant_conv: bool) -> AutoencoderKL:
+    return AutoencoderKL(
+        latent_channels=LATENT_CHANNELS,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=IMAGE_SIZE,
+        scaling_factor=1.0,
+        shift_factor=None if quant_conv else 0.0,
+        use_quant_conv=quant_conv,
+        use_post_quant_conv=quant_conv,
+    )
+
+
+def _ddim(prediction_type: Prediction) -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction_type,
+    )
+
+
+def _finish(pipeline: Pipeline) -> Pipeline:
+    """Livens the weights and leaves dropout off: modules built from a config start in train mode."""
+    for module in pipeline.components.values():
+        if isinstance(module, nn.Module):
+            _liven(module)
+            module.eval()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _liven(module: nn.Module) -> None:
+    """Draws every weight from N(0, 1/fan_in), so that prompts and guidance change the picture."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight[0].numel()))
+        elif isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight)
