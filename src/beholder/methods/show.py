@@ -1,8 +1,7 @@
-"""The method table on the terminal."""
+"""The method table, on the terminal and in the documentation (``python -m beholder.methods.show``)."""
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,29 +9,34 @@ from rich.table import Table
 from beholder.config_file import to_yaml
 from beholder.methods import METHODS, Method, find_method
 
+COLUMNS = ("method", "paper", "kernel", "trained steps", "idea")
+
 
 def show_methods(name: str | None, as_json: bool) -> None:
     """All rows, or one with its presets, as text or JSON."""
     rows = list(METHODS.values()) if name is None else [find_method(name)]
     if as_json:
-        print(json.dumps([_as_dict(row) for row in rows], indent=1))
+        print(json.dumps([asdict(row) for row in rows], indent=1))
     elif name is None:
         Console().print(_table(rows))
     else:
         _print_one(rows[0])
 
 
-def _as_dict(row: Method) -> dict[str, Any]:
-    return asdict(row)
+def cells(row: Method) -> tuple[str, ...]:
+    """The row of the table: its published preset in a few words."""
+    rollout = row.presets["published"].rollout
+    plan = rollout.plan
+    steps = f"{plan.kind} {plan.fraction:g}" if plan.kind in ("prefix", "random") else f"{plan.kind} {plan.size}"
+    return (row.name, row.paper, f"{rollout.kernel.kind} {rollout.kernel.level:g}", steps, row.idea)
 
 
 def _table(rows: list[Method]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("method", "paper", "kernel", "trained steps", "idea"):
+    for column in COLUMNS:
         table.add_column(column)
     for row in rows:
-        rollout = row.presets["published"].rollout
-        table.add_row(row.name, row.paper, rollout.kernel.kind, rollout.plan.kind, row.idea)
+        table.add_row(*cells(row))
     return table
 
 
@@ -42,3 +46,18 @@ def _print_one(row: Method) -> None:
         print(f"- {difference}")
     for name, preset in row.presets.items():
         print(f"\n# preset {name}: beholder align {row.name} --preset {name}\n{to_yaml(preset)}", end="")
+
+
+def methods_markdown() -> str:
+    """The table and the remarks of every row, for `docs/methods.md`."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in METHODS.values()]
+    for row in METHODS.values():
+        presets = ", ".join(f"`{name}`" for name in row.presets)
+        lines += ["", f"**{row.title}** ({row.paper}). Presets: {presets}.", ""]
+        lines += [f"- {difference}" for difference in row.differences]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(methods_markdown(), end="")

@@ -25,7 +25,7 @@ def plan_table(config: RunConfig) -> Table:
         "policy": f"{config.policy.model}, {config.policy.training}",
         "rewards": ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.items()),
         "samples per iteration": f"{r.prompts} prompts x {r.group} = {samples}",
-        "network evaluations": f"{samples * r.steps * branches:,} per iteration ({r.steps} steps x guidance {r.guidance.scale:g})",
+        "network evaluations": f"{samples * r.steps * branches:,} per iteration, {r.steps} steps each",
         "optimiser steps per iteration": f"{loop.updates} of {samples // loop.updates} samples",
         "trust region": f"-{objective.clip_low:g} / +{objective.clip_high:g}, {objective.trust_region}",
         "KL to the reference": f"{config.kl.beta:g} x {config.kl.form}" if config.kl.beta else "none",

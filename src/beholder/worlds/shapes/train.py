@@ -9,6 +9,7 @@ A controlled share of the captions is wrong (`WRONG_CAPTIONS`), as web captions 
 but obeys unreliably, which leaves alignment something to do that is not drawing skill.
 """
 
+import json
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beholder.worlds.shapes import prompts as P
-from beholder.worlds.shapes.architecture import build_pipeline
+from beholder.worlds.shapes.architecture import ABSENT_TOKENS, build_pipeline
 from beholder.worlds.shapes.scenes import render
 
 KIND_SHARE = {"single": 1.0, "two": 1.0, "counting": 1.5, "colour": 1.5, "position": 2.0, "attribution": 3.0}
@@ -178,7 +179,7 @@ class TextAndImage(nn.Module):
     def forward(self, x: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         parts = [encoder(ids, output_hidden_states=True) for encoder in (self.first, self.second)]
         tokens = torch.cat([p.hidden_states[-2] for p in parts], dim=-1)
-        tokens = torch.cat([tokens, torch.zeros_like(tokens[:, :1])], dim=1)  # stands for the absent T5
+        tokens = torch.cat([tokens, torch.zeros_like(tokens[:, :ABSENT_TOKENS])], dim=1)
         pooled = torch.cat([p.text_embeds for p in parts], dim=-1)
         return self.transformer(
             hidden_states=x,
@@ -265,6 +266,9 @@ def train(config: TrainConfig) -> Path:
     train_denoiser(pipeline, latents, captions, config)
     folder = config.output / "generator"
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    made = {name: value for name, value in asdict(config).items() if name not in ("output", "checkpoint_every")}
+    settings = {"max_sequence_length": ABSENT_TOKENS, "training": made}
+    (folder / "beholder.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
