@@ -3,6 +3,8 @@
 Exit codes: 0 done, 1 a run failed, 2 bad input, 130 Ctrl-C.
 """
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -16,6 +18,8 @@ from beholder.errors import InputError, RunError, nearest
 # Idle threads that spin cost a factor of ten next to one busy neighbour; must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Hints about optional packages would stand before every message.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 USAGE = """usage: beholder VERB [options]       (beholder VERB --help for its options)
 
@@ -32,7 +36,13 @@ USAGE = """usage: beholder VERB [options]       (beholder VERB --help for its op
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line ``argv`` and exits with its code."""
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    try:
+        code = run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `beholder methods | head -1`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
 
 
 def run(argv: list[str]) -> int:
@@ -50,16 +60,23 @@ def run(argv: list[str]) -> int:
         if verb not in VERBS:
             raise InputError(f"unknown verb {verb!r}; {nearest(verb, VERBS)}")
         VERBS[verb](arguments)
+    except SystemExit as request:  # --help
+        return int(request.code or 0)
     except InputError as error:
-        print(f"beholder: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"beholder: {error}", file=sys.stderr)
-        return 1
+        return _say(error, 2)
+    except BrokenPipeError:
+        raise
+    except (RunError, OSError) as error:
+        return _say(error, 1)
     except KeyboardInterrupt:
         print("beholder: interrupted; a run goes on with `beholder align --resume RUN`", file=sys.stderr)
         return 130
     return 0
+
+
+def _say(error: Exception, code: int) -> int:
+    print(f"beholder: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
 
 
 def parse(kind: type, arguments: list[str], prog: str, description: str, default: Any = None) -> Any:
@@ -67,16 +84,67 @@ def parse(kind: type, arguments: list[str], prog: str, description: str, default
     import tyro
 
     check_options(arguments, kind)
-    return tyro.cli(kind, prog=f"beholder {prog}", description=description, args=arguments, default=default)
+    said, settings = io.StringIO(), {"description": description, "default": default, "registry": _registry()}
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, prog=f"beholder {prog}", args=arguments, **settings)
+    except SystemExit as request:
+        if request.code:
+            raise InputError(f"{_first_sentence(said.getvalue())}; see beholder {prog} --help") from None
+        raise
+
+
+def _registry() -> Any:
+    """Names with weights are written `--rewards NAME WEIGHT ...` and replace the preset's, whatever it holds."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def pairs(info: Any) -> Any:
+        if info.type_origin is not dict:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="NAME WEIGHT ...",
+            instance_from_str=_weights,
+            is_instance=lambda value: isinstance(value, dict),
+            str_from_instance=lambda value: [word for name, weight in value.items() for word in (name, f"{weight:g}")],
+        )
+
+    return registry
+
+
+def _weights(words: list[str]) -> dict[str, float]:
+    try:
+        return {name: float(weight) for name, weight in zip(words[::2], words[1::2], strict=True)}
+    except ValueError as error:
+        raise ValueError(f"expected NAME WEIGHT pairs, e.g. shapes 1.0, got {' '.join(words)!r}") from error
+
+
+def _first_sentence(box: str) -> str:
+    """What tyro says in its box, without frame, help text and hints."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    rules = [i for i, line in enumerate(lines) if line.startswith("─")]
+    body = lines[1 : rules[1]] if len(rules) > 1 else lines
+    return " ".join(" ".join(body).split()).rstrip(".")
 
 
 def check_options(arguments: list[str], kind: type) -> None:
     """An unknown option is an error that names the nearest one."""
-    known = {"--help", *_options(kind, "--")}
+    known = {"-h", "--help", *_options(kind, "--")}
     for argument in arguments:
         name = argument.split("=", 1)[0].replace("_", "-")
-        if name.startswith("--") and name != "--" and name not in known:
+        if name.startswith("-") and name not in ("-", "--") and name not in known and not _is_number(argument):
             raise InputError(f"unknown option {argument.split('=', 1)[0]}; {nearest(name, known)}")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _options(kind: type, prefix: str) -> list[str]:
@@ -169,6 +237,8 @@ def align(arguments: list[str]) -> None:
     preset, file = take_option(arguments, "preset"), take_option(arguments, "config")
     default = choose_preset(method, preset, file, arguments)
     config = parse(RunConfig, arguments, f"align {method}", f"Align a generator with {method}.", default)
+    if config.method != method:
+        raise InputError(f"--method: the method is named first, beholder align {config.method}")
     from beholder.training.start import start_run
 
     return start_run(config)
@@ -258,7 +328,10 @@ def report(arguments: list[str]) -> None:
         raise InputError("report: give the folder of a run, e.g. beholder report runs/demo")
     from beholder.report import write_report
 
-    print(write_report(*runs, output=options.output))
+    try:
+        print(write_report(*runs, output=options.output))
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(str(error)) from error
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {

@@ -27,7 +27,7 @@ def from_yaml(text: str, origin: str = "config") -> RunConfig:
     """The configuration in ``text``; missing keys keep their defaults. InputError names the key and the remedy."""
     try:
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML answers an impossible date with ValueError
         raise InputError(f"{origin}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(data, dict):
         raise InputError(f"{origin}: expected a mapping of settings, got {type(data).__name__}")
@@ -39,6 +39,8 @@ def read_config(path: Path) -> RunConfig:
         return from_yaml(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         raise InputError(f"config: no file {str(path)!r}") from error
+    except OSError as error:
+        raise InputError(f"config: {str(path)!r} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(f"config: {str(path)!r} is not UTF-8") from error
 
@@ -86,7 +88,7 @@ def _scalar(hint: type, value: Any, where: str) -> Any:
     if hint is float and not isinstance(value, bool):
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beholder.errors import InputError
 from beholder.report import pictures, write_report
-from beholder.report.plots import nice_ticks, tick_text
-from beholder.report.reading import Evaluation, read_run
-from beholder.report.results import images_per_kind, wilson
+from beholder.report.reading import read_run
+from beholder.report.results import wilson
 from beholder.worlds.shapes.prompts import KINDS, random_prompts, scene_for
 from beholder.worlds.shapes.scenes import SIZE, render
 
-CHROMIUM = Path("/usr/bin/chromium")
 COLUMNS = 6
 EVIL = '<script>alert("x")</script> & co'
 
@@ -27,7 +25,7 @@ EVIL = '<script>alert("x")</script> & co'
 def build_run(
     folder: Path,
     *,
-    method: str = "Flow-GRPO-Fast",
+    method: str = "flow-grpo-fast",
     reward: str = "shapes",
     gold: tuple[float, float] = (0.5, 0.8),
     proxy: tuple[float, float] = (0.41, 0.77),
@@ -52,7 +50,9 @@ def build_run(
     write_rows(folder / "timings.jsonl", [{"iteration": i, "seconds": 20.6 * i} for i in range(1, iterations + 1)])
     write_json(folder / "findings.json", FINDINGS)
     write_json(folder / "summary.json", {"method": method, "policy": "shapes", "seed": 7, "seconds": 1.0})
-    (folder / "config.yaml").write_text(f"method:\n  name: {method}\n  group_size: 24\nreward: {reward}\nseed: 7\n")
+    (folder / "config.yaml").write_text(
+        f"method: {method}\nrollout:\n  group: 24\noutput: {folder}\nrewards:\n  {reward}: 1.0\n"
+    )
     return folder
 
 
@@ -83,7 +83,7 @@ def evaluation_row(i: int, gold: float, diversity: float) -> dict[str, Any]:
     overall = sum(kinds.values()) / len(kinds)
     return {
         "event": "evaluation", "iteration": i, "network_evaluations": 3072 * i, "n_images": 240, "per_kind": kinds,
-        "rewards": {"strict": overall, "graded": (1 + overall) / 2}, "diversity": diversity,
+        "rewards": {"shapes_strict": overall, "shapes_graded": (1 + overall) / 2}, "diversity": diversity,
         "interval": list(wilson(overall, 240)),
     }  # fmt: skip
 
@@ -101,7 +101,7 @@ def draw_samples(folder: Path, iteration: int, gold: float, n: int, seed: int) -
         other = random_prompts(1, rng, "train", (prompt.kind,))[0]
         top, left = i // COLUMNS * SIZE, i % COLUMNS * SIZE
         grid[:, top : top + SIZE, left : left + SIZE] = render(scene_for(prompt if right else other, rng), rng)
-        verdicts.append({"strict": float(right), "graded": 1.0 if right else 0.5})
+        verdicts.append({"shapes_strict": float(right), "shapes_graded": 1.0 if right else 0.5})
     pixels = (grid.transpose(1, 2, 0) * 255).round().astype(np.uint8)
     Image.fromarray(pixels).save(folder / f"iteration_{iteration:05d}.png")
     write_json(folder / f"iteration_{iteration:05d}.json", verdicts)
@@ -139,8 +139,8 @@ def test_page_states_the_result_and_the_numbers_of_the_run(run: Path) -> None:
     assert path == run / "report.html"
     assert "Flow-GRPO-Fast on shapes" in text
     assert "Strict accuracy 0.50 → 0.78 on 240 held-out images after 61,440 network evaluations, 412 s." in text
-    assert "1 became right" in text or "became right and" in text
-    assert "counting" in text and "40 images per kind" in text and "group_size: 24" in text
+    assert "Of 12 prompts, 2 became right and 0 became wrong by the last evaluation" in text
+    assert "counting" in text and "40 images per kind" in text and "group: 24" in text
     assert "31 % of the groups taught nothing" in text and "The doctor reports 1 warning" in text
     assert text.index("groups without variance") < text.index("ratio at the first update"), "gravest finding first"
     steps = text[text.index("Clip fraction per denoising step") :]
@@ -157,10 +157,8 @@ def test_page_needs_nothing_from_outside_and_leaves_no_temporary_file(run: Path)
 
 
 def test_the_same_run_gives_the_same_page(run: Path, tmp_path: Path) -> None:
-    one, other = (
-        write_report(run, output=tmp_path / "one.html"),
-        write_report(run, output=tmp_path / "new" / "two.html"),
-    )
+    one = write_report(run, output=tmp_path / "one.html")
+    other = write_report(run, output=tmp_path / "new" / "two.html")
     assert one.read_bytes() == other.read_bytes()
 
 
@@ -217,6 +215,21 @@ def test_without_evaluations_the_summary_speaks(tmp_path: Path) -> None:
     assert "two 0.30 0.70 +0.40" in text
 
 
+def test_a_reward_that_is_no_verdict_is_shown_as_its_value(tmp_path: Path) -> None:
+    folder = build_run(tmp_path / "run", reward="HPSv3")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["event"] == "evaluation":
+            row |= {"rewards": {"HPSv3": 9.5 + row["iteration"] / 10}, "per_kind": {"two": 8.25}, "interval": None}
+    write_rows(folder / "metrics.jsonl", rows)
+    for path in (folder / "samples").glob("iteration_*.json"):
+        write_json(path, [{"HPSv3": 7.5}] * 12)
+    text = page_text(write_report(folder))
+    assert "Held-out HPSv3 9.50 → 11.50 on 240 images after" in text
+    assert "Held-out HPSv3 per kind of prompt" in text and "two 8.25 8.25 0.00" in text
+    assert "after 7.50" in text and "✓" not in text and "(gold)" not in text and "accuracy" not in text
+
+
 def test_several_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
     hacked = build_run(tmp_path / "hacked", method="ReFL", reward="redness", gold=(0.5, 0.15), proxy=(0.2, 0.9), seed=3)
     path = write_report(run, hacked, output=tmp_path / "both.html")
@@ -227,7 +240,7 @@ def test_several_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
         "A Flow-GRPO-Fast : training reward shapes 0.49 → 0.76" in text and "strict accuracy (gold) 0.50 → 0.78" in text
     )
     assert "ReFL learned to please its reward" in text and "Flow-GRPO-Fast learned to please" not in text
-    assert "Settings that differ" in text and "method.name" in text and "group_size Flow" not in text
+    assert "Settings that differ A Flow-GRPO-Fast B ReFL method flow-grpo-fast ReFL rewards.shapes" in text
     html = path.read_text("utf-8")
     assert html.count('class="samples"') == 1, "same prompts, seeds and base: one gallery"
     assert html.count('class="panel"') == 12 * 3
@@ -273,15 +286,15 @@ def test_a_broken_line_in_the_middle_is_an_error_naming_file_and_line(tmp_path: 
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     lines[3] = lines[3][:20]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(ValueError, match=r"metrics\.jsonl line 4: .* is not a JSON object; correct or remove"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl line 4: .* is not a JSON object; correct or remove"):
         write_report(folder)
     assert not (folder / "report.html").exists()
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="is not a folder; give the run folder"):
+    with pytest.raises(InputError, match="is not a folder; give the run folder"):
         write_report(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"has no metrics\.jsonl"):
+    with pytest.raises(InputError, match=r"has no metrics\.jsonl"):
         write_report(tmp_path)
 
 
@@ -301,13 +314,13 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
         ),
         ("summary.json", "{", "summary.json: cannot be read"),
         ("samples/layout.json", '{"columns": 5, "height": 32, "width": 32}', "192 x 64 pixels, but layout.json"),
-        ("samples/iteration_00005.json", "[]", "0 verdicts for 12 prompts"),
+        ("samples/iteration_00005.json", "[]", "0 cells for 12 prompts"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(tmp_path: Path, file: str, content: str, message: str) -> None:
     folder = build_run(tmp_path / "wrong")
     (folder / file).write_text(content)
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(InputError, match=re.escape(message)):
         write_report(folder)
 
 
@@ -318,57 +331,16 @@ def test_of_two_rows_for_one_iteration_the_later_counts(tmp_path: Path) -> None:
     assert [row.numbers["kl"] for row in read_run(folder).training] == [0.2]
 
 
-# Small parts --------------------------------------------------------------------------------------------------------
-
-
-def test_wilson_interval_by_hand() -> None:
-    assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    low, high = wilson(0.0, 20)
-    assert low == 0.0 and high == pytest.approx(0.1611, abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("shares", "overall", "n"), [((0.5, 1.0), 0.75, 20), ((0.51, 1.0), 0.755, None), ((0.5, 1.0), 0.8, None)]
-)
-def test_images_per_kind_are_known_only_where_the_row_shows_them(
-    shares: tuple[float, float], overall: float, n: int | None
-) -> None:
-    row = Evaluation(0, 0.0, {"strict": overall}, {"a": shares[0], "b": shares[1]}, None, 40, None)
-    assert images_per_kind(row) == n
-
-
-def test_ticks_cover_the_range_with_round_numbers() -> None:
-    assert nice_ticks(0.0, 1.0) == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
-    assert [tick_text(t, 0.25) for t in nice_ticks(0.0, 1.0)] == ["0", "0.25", "0.50", "0.75", "1.00"]
-    assert [tick_text(t, 20000) for t in (0, 20000)] == ["0", "20k"]
-    ticks = nice_ticks(3.0, 3.0)
-    assert ticks[0] < 3.0 < ticks[-1]
-
-
 # In a browser -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium driven by playwright, where both are installed."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_page_in_a_browser(run: Path, tmp_path: Path, browser: Any, width: int, scheme: str, several: bool) -> None:
+def test_page_in_a_browser(run: Path, tmp_path: Path, chromium: Any, width: int, scheme: str, several: bool) -> None:
     others = [build_run(tmp_path / "other", method="ReFL", gold=(0.5, 0.15), seed=3)] if several else []
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -397,8 +369,8 @@ def test_page_in_a_browser(run: Path, tmp_path: Path, browser: Any, width: int, 
 
 
 @pytest.mark.browser
-def test_page_without_scripts_shows_before_and_after(run: Path, tmp_path: Path, browser: Any) -> None:
-    context = browser.new_context(java_script_enabled=False)
+def test_page_without_scripts_shows_before_and_after(run: Path, tmp_path: Path, chromium: Any) -> None:
+    context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(write_report(run, output=tmp_path / "report.html").as_uri())
     assert not page.locator(".slider").first.is_visible()

@@ -133,3 +133,9 @@ def test_everything_lies_in_0_to_1_and_nan_stays_nan(images: np.ndarray) -> None
 def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="values span"):
         quality(np.full((1, 3, SIZE, SIZE), 2.0))
+
+
+def test_pixel_noise_does_not_pass_for_sharpness(images: np.ndarray) -> None:
+    soft = blur(images, 1.0)
+    before, after = quality(soft)["sharpness"], quality(pixel_noise(soft, 0.08))["sharpness"]
+    assert abs(before.mean() - after.mean()) < 0.03

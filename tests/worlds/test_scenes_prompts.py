@@ -112,9 +112,7 @@ def test_parse_round_trip() -> None:
     "text", ["", "a hexagon", "five circles", "a circle and a circle", "a red circle above a square"]
 )
 def test_parse_refuses_unknown_texts_with_the_grammar(text: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"{re.escape(repr(text))} is not a text.*circle, square, triangle, cross.*e.g."
-    ):
+    with pytest.raises(ValueError, match=f"{re.escape(repr(text))} is not a text.*circle, square, triangle, cross"):
         parse(text)
 
 

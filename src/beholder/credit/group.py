@@ -42,12 +42,17 @@ def advantages(reward_N: Tensor, group_N: Tensor, config: CreditConfig) -> Tenso
     _, mean, std = _group_moments(reward_N, group_N, config.ddof)
     centred = reward_N.double() - (mean[group_N] if config.baseline == "group" else 0.0)
     if config.scale == "group":
-        centred = centred / (std[group_N] + config.eps)
+        centred = _divided(centred, std[group_N] + config.eps)
     elif config.scale == "batch":
         valid = reward_N[~reward_N.isnan()].double()
         spread = valid.std(correction=config.ddof) if len(valid) > config.ddof else torch.zeros(())
-        centred = centred / (spread + config.eps)
+        centred = _divided(centred, spread + config.eps)
     return centred.clamp(-config.clip, config.clip).float()
+
+
+def _divided(centred_N: Tensor, scale: Tensor) -> Tensor:
+    """``centred_N / scale`` with 0 / 0 = 0: equal rewards teach nothing even without eps."""
+    return torch.where(centred_N == 0, 0.0, centred_N / scale)
 
 
 def group_stats(reward_N: Tensor, group_N: Tensor) -> GroupStats:

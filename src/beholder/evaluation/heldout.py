@@ -38,8 +38,9 @@ class Evaluation:
             "diversity": self.diversity,
         }
         row["failed_rewards"] = int(self.table.failed_N.sum())
-        if bool(((first == 0) | (first == 1) | first.isnan()).all()):
-            row["interval"] = wilson(mean, int((~first.isnan()).sum()))
+        valid = first[~first.isnan()]
+        if len(valid) and bool(((valid == 0) | (valid == 1)).all()):
+            row["interval"] = wilson(mean, len(valid))
         if self.kinds is not None:
             row["per_kind"] = {
                 kind: first[[i for i, k in enumerate(self.kinds) if k == kind]].nanmean().item()

@@ -180,9 +180,12 @@ def with_folder_defaults(config: PolicyConfig, folder: str) -> PolicyConfig:
     path = Path(folder) / "beholder.json"
     if not path.exists():
         return config
-    wanted = json.loads(path.read_text(encoding="utf-8"))
-    if config.max_sequence_length is None and "max_sequence_length" in wanted:
-        config = replace(config, max_sequence_length=int(wanted["max_sequence_length"]))
+    try:
+        tokens = json.loads(path.read_text(encoding="utf-8")).get("max_sequence_length")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"policy.model: {str(path)!r} is not a JSON object: {error}") from error
+    if config.max_sequence_length is None and tokens is not None:
+        config = replace(config, max_sequence_length=int(tokens))
     return config
 
 
@@ -194,14 +197,14 @@ def _load_pipeline(folder: str, config: PolicyConfig) -> Any:
     is_hub_name = folder.count("/") == 1 and not folder.startswith((".", "/", "~"))
     if not is_hub_name and not Path(folder).is_dir():
         raise InputError(f"policy.model: no folder {folder!r}; give a diffusers folder, a hub name, or 'shapes'")
-    absent = _absent_parts(Path(folder))
     try:
+        absent = _absent_parts(Path(folder))
         return DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, config.dtype), **absent)
     except SafetensorError as error:
         raise InputError(
             f"policy.model: the weights in {folder!r} are damaged ({error}); copy or download the folder again"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:  # diffusers answers an unknown class with AttributeError
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"policy.model: {folder!r} does not load as a diffusers pipeline: {reason}") from error
 
@@ -275,6 +278,8 @@ def _load_adapter(policy: Policy, folder: Path) -> None:
         policy.pipeline.load_lora_weights(folder, adapter_name=ADAPTER)
     except (OSError, ValueError) as error:
         raise InputError(f"policy.adapter: {str(folder)!r} does not load: {str(error).splitlines()[0]}") from error
+    if not any(".lora_" in name for name, _ in policy.module.named_parameters()):
+        raise InputError(f"policy.adapter: {str(folder)!r} adapts no layer of this {policy.family.network_name}")
 
 
 def _load_weights(policy: Policy, folder: Path) -> None:

@@ -7,16 +7,17 @@ from markupsafe import Markup
 
 from beholder.report.plots import Series, line_plot
 from beholder.report.reading import Evaluation, Number, Run, Training
-from beholder.report.results import GOLD, Change, arrow, ends, gold_interval, reward_names, shown
+from beholder.report.results import Change, Gold, ends, gold_interval, gold_of, reward_names
+from beholder.report.words import arrow, capital, shown
 
 AXES = {"calls": "network evaluations", "seconds": "seconds of training", "iterations": "iterations"}
 GOLD_HELP = "Share of held-out images that satisfy their prompt exactly; band: 95 % interval."
 TRAINED_HELP = "What training maximises. Line: training batches; dots: held-out images, where they were scored."
-JUDGED_HELP = "Measured on held-out images; training does not see it."
+JUDGED_HELP = "Measured on held-out images; not trained on."
 KL_HELP = "How far the policy has moved; a steep rise often precedes over-optimisation."
 DIVERSITY_HELP = "How much images of one prompt differ; a fall towards 0 is mode collapse."
 CLIP_HELP = "Share of decisions where the ratio left the trust region and the gradient was cut."
-COSINE_HELP = "Agreement of successive gradients; near 0 the updates are mostly noise."
+COSINE_HELP = "Agreement of the gradients of two halves of a batch; near 0 the update is mostly noise."
 FURTHER = (
     ("reward_std", "Reward spread", "Standard deviation of the rewards of a batch."),
     (
@@ -45,7 +46,10 @@ class Quantity:
     trained: Callable[[Training], Number] | None = None
     evaluated: Callable[[Evaluation], Number] | None = None
     include: tuple[float, ...] = ()
-    banded: bool = False
+    gold: Gold | None = None
+    """Set where the evaluations carry intervals of this reward."""
+    sparse: bool = False
+    """Measured at some iterations only: its points are joined."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,25 @@ def charts_of(runs: Sequence[Run], labels: Sequence[str]) -> Charts:
 def _main_quantities(runs: Sequence[Run]) -> list[Quantity]:
     trained = list(dict.fromkeys(name for run in runs for name in reward_names(run)))
     judged = dict.fromkeys(name for run in runs for row in run.evaluations for name in row.rewards)
-    others = [name for name in judged if name not in trained and name != GOLD]
+    golds = {gold.name: gold for gold in map(gold_of, runs)}
+    trained = [name for name in trained if name not in golds]
+    others = [name for name in judged if name not in trained and name not in golds]
     return [
-        Quantity("Strict accuracy (gold)", GOLD_HELP, _reward_of(GOLD), _reward_of(GOLD), (0.0, 1.0), banded=True),
+        *(_gold_quantity(gold) for gold in golds.values()),
         *(Quantity(f"Training reward · {name}", TRAINED_HELP, _reward_of(name), _reward_of(name)) for name in trained),
         *(Quantity(f"Held-out reward · {name}", JUDGED_HELP, None, _reward_of(name)) for name in others),
         Quantity("KL to the reference", KL_HELP, _number_of("kl"), None, (0.0,)),
         Quantity("Diversity", DIVERSITY_HELP, None, lambda row: row.diversity, (0.0,)),
         Quantity("Clip fraction", CLIP_HELP, _number_of("clip_fraction"), None, (0.0,)),
-        Quantity("Gradient cosine", COSINE_HELP, _number_of("gradient_cosine"), None, (0.0,)),
+        Quantity("Gradient cosine", COSINE_HELP, _number_of("gradient_cosine"), None, (0.0,), sparse=True),
     ]
+
+
+def _gold_quantity(gold: Gold) -> Quantity:
+    title = capital(gold.title)
+    if not gold.exact:
+        return Quantity(title, TRAINED_HELP, _reward_of(gold.name), _reward_of(gold.name))
+    return Quantity(f"{title} (gold)", GOLD_HELP, _reward_of(gold.name), _reward_of(gold.name), (0.0, 1.0), gold)
 
 
 def _reward_of(name: str) -> Callable[[Training | Evaluation], Number]:
@@ -136,16 +149,17 @@ def _series(quantity: Quantity, run: Run, label: str, i: int, axis: str) -> list
     found: list[Series] = []
     if quantity.trained:
         points = [(x_of(row), quantity.trained(row)) for row in run.training]
-        found.append(Series(label, [(x, y) for x, y in points if x is not None], i))
+        points = [(x, y) for x, y in points if y is not None or not quantity.sparse]
+        found.append(Series(label, [(x, y) for x, y in points if x is not None], i, dots=quantity.sparse))
     if quantity.evaluated:
         points = [(x_of(row), quantity.evaluated(row)) for row in run.evaluations]
-        band = _band(run, x_of) if quantity.banded else []
+        band = _band(run, quantity.gold, x_of) if quantity.gold else []
         found.append(Series(label, [(x, y) for x, y in points if x is not None], i, dots=True, band=band))
     return [s for s in found if any(y is not None for _, y in s.points)]
 
 
-def _band(run: Run, x_of: Callable[[Training | Evaluation], Number]) -> list[tuple[float, float, float]]:
-    known = [(x_of(row), gold_interval(row)) for row in run.evaluations]
+def _band(run: Run, gold: Gold, x_of: Callable[[Training | Evaluation], Number]) -> list[tuple[float, float, float]]:
+    known = [(x_of(row), gold_interval(row, gold)) for row in run.evaluations]
     return [(x, *interval) for x, interval in known if x is not None and interval is not None]
 
 

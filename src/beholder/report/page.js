@@ -1,17 +1,17 @@
 // The slider: shows each panel's latest pictures up to the chosen iteration. Without scripts the last ones stay.
-const GLYPH = { right: "✓", wrong: "✗", "": "" };
+const GLYPH = { right: "✓", wrong: "✗" };
 
 function show(gallery, data, stop) {
   gallery.querySelector("output").textContent = data.iterations[stop];
   for (const figure of gallery.querySelectorAll("figure")) {
     const cell = [...figure.parentNode.children].indexOf(figure);
     figure.querySelectorAll(".panel").forEach((panel, i) => {
-      const { css, verdicts, at } = data.panels[i];
-      const word = verdicts[at[stop]][cell];
+      const { css, marks, at } = data.panels[i];
+      const word = marks[at[stop]][cell];
       const mark = panel.querySelector(".verdict");
       panel.querySelector(".cell").className = "cell " + css[at[stop]];
-      mark.className = "verdict " + word;
-      mark.textContent = GLYPH[word];
+      mark.className = "verdict " + (word in GLYPH ? word : "value");
+      mark.textContent = word in GLYPH ? GLYPH[word] : word;
       mark.title = word;
       mark.setAttribute("aria-label", word);
     });

@@ -10,26 +10,26 @@ from statistics import fmean
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from beholder.errors import InputError
 from beholder.report.curves import AXES, charts_of
 from beholder.report.pictures import galleries_of, turned
 from beholder.report.plots import interval_strip
 from beholder.report.reading import LEVELS, Finding, Number, Run, read_run
-from beholder.report.results import (
-    Change,
-    Result,
+from beholder.report.results import Change, Result, result_of
+from beholder.report.settings import differences
+from beholder.report.words import (
     arrow,
     between,
+    capital,
+    count,
     duration,
     labels_of,
-    result_of,
+    printed,
     sentence,
-    share,
-    shares,
     shown,
     signed,
     subject,
 )
-from beholder.report.settings import differences
 
 HERE = Path(__file__).parent
 MOST_RUNS = 8
@@ -71,7 +71,7 @@ def write_report(run: Path, *others: Path, output: Path | None = None) -> Path:
     ``output`` defaults to ``report.html`` in the first run's folder. The file appears whole or not at all.
     """
     if len(others) >= MOST_RUNS:
-        raise ValueError(f"others: {1 + len(others)} runs are too many for one page; give at most {MOST_RUNS}")
+        raise InputError(f"others: {1 + len(others)} runs are too many for one page; give at most {MOST_RUNS}")
     folders = [Path(folder) for folder in (run, *others)]
     html = render([read_run(folder) for folder in folders])
     output = folders[0] / "report.html" if output is None else Path(output)
@@ -96,6 +96,8 @@ def render(runs: Sequence[Run]) -> str:
             galleries=galleries,
             pictures=pictures,
             kinds=_kind_rows(entries),
+            exact=all(entry.result.gold.exact for entry in entries),
+            gold_titles=list(dict.fromkeys(entry.result.gold.title for entry in entries)),
             charts=charts_of(runs, labels),
             axes=AXES,
             steps=_step_rows(runs),
@@ -111,7 +113,9 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {f.__name__: f for f in (shown, share, shares, signed, arrow, between, duration, turned)}
+    environment.filters |= {
+        f.__name__: f for f in (shown, printed, signed, arrow, between, capital, count, duration, turned)
+    }
     environment.filters |= {"tally": _tally, "json": _script_json}
     return environment
 
@@ -121,7 +125,7 @@ def _entries(runs: Sequence[Run]) -> list[Entry]:
     names = [subject(runs[0]) or labels_of(runs)[0]] if alone else labels_of(runs)
     results = [result_of(run) for run in runs]
     return [
-        Entry("" if alone else "ABCDEFGH"[i], names[i], run, result, sentence(run, result, with_rewards=not alone))
+        Entry("" if alone else "ABCDEFGH"[i], names[i], run, result, sentence(result, with_rewards=not alone))
         for i, (run, result) in enumerate(zip(runs, results, strict=True))
     ]
 
@@ -135,7 +139,7 @@ def _kind_rows(entries: Sequence[Entry]) -> list[KindRow]:
     changes = {kind: [entry.result.per_kind.get(kind, Change(None, None)) for entry in entries]
                for kind in dict.fromkeys(kind for entry in entries for kind in entry.result.per_kind)}  # fmt: skip
     if changes:
-        changes["all"] = [entry.result.gold for entry in entries]
+        changes["all"] = [entry.result.change for entry in entries]
     return [
         KindRow(kind, tuple(row), interval_strip(row, f"accuracy of {kind} from 0 to 1"))
         for kind, row in changes.items()
@@ -156,7 +160,8 @@ def _step_rows(runs: Sequence[Run]) -> list[StepRow]:
         for part in (rows[:width], rows[-width:])[: 2 if len(rows) > 1 else 1]:
             if part:
                 shares = [[s for row in part if (s := row.clip_per_step.get(name)) is not None] for name in names]
-                span = f"{part[0].iteration}–{part[-1].iteration}"
+                first, last = part[0].iteration, part[-1].iteration
+                span = f"{first}–{last}" if first < last else str(first)
                 found.append(StepRow(i, span, tuple(fmean(s) if s else None for s in shares)))
     return found
 

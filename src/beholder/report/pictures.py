@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageChops, ImageStat
 
-from beholder.report.reading import Grid, Run, SamplePrompt, Samples, Verdict
+from beholder.report.reading import Grid, Number, Run, SamplePrompt, Samples
+from beholder.report.results import Gold, gold_of
+from beholder.report.words import shown
 
 PIXEL_ART, SHOWN_PIXEL_ART, SHOWN_LARGE = 64, 96, 168
+VERDICTS = ("right", "wrong")
 BUDGET = 800_000
 """Characters of embedded pictures in one page; intermediate evaluations are left out to stay below."""
 SAME_START = 2.0
@@ -23,11 +26,14 @@ SAME_START = 2.0
 
 @dataclass(frozen=True)
 class Frame:
-    """One evaluation's pictures: the css class that shows them and a verdict ``right``, ``wrong`` or "" per cell."""
+    """One evaluation's pictures: the css class that shows them, and per cell what gold says of it.
+
+    A mark is ``right`` or ``wrong`` where gold is exact, else its value in print, "" where it is not known.
+    """
 
     iteration: int
     css: str
-    verdicts: tuple[str, ...]
+    marks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,13 +74,13 @@ class Gallery:
 
     @property
     def judged(self) -> bool:
-        """Whether any cell has a verdict."""
-        return any(any(frame.verdicts) for panel in self.panels for frame in panel.frames)
+        """Whether any cell has an exact verdict."""
+        return any(mark in VERDICTS for panel in self.panels for frame in panel.frames for mark in frame.marks)
 
     def script_data(self) -> dict[str, object]:
         """What the slider needs; numbers and class names only, no text from the run folder."""
         moving = [
-            {"css": [f.css for f in p.frames], "verdicts": [f.verdicts for f in p.frames], "at": self._positions(p)}
+            {"css": [f.css for f in p.frames], "marks": [f.marks for f in p.frames], "at": self._positions(p)}
             for p in self.panels
         ]
         return {"iterations": self.iterations, "panels": moving}
@@ -96,14 +102,17 @@ def galleries_of(runs: Sequence[Run], labels: Sequence[str]) -> tuple[list[Galle
     galleries: list[Gallery] = []
     for members in [drawn] if shared else [[i] for i in drawn]:
         samples = {i: s for i in members if (s := runs[i].samples)}
-        galleries.append(_gallery(samples, labels, BUDGET // len(drawn), pictures))
+        golds = {i: gold_of(runs[i]) for i in members}
+        galleries.append(_gallery(samples, golds, labels, BUDGET // len(drawn), pictures))
     return galleries, pictures
 
 
-def _gallery(samples: dict[int, Samples], labels: Sequence[str], budget: int, pictures: dict[str, str]) -> Gallery:
+def _gallery(
+    samples: dict[int, Samples], golds: dict[int, Gold], labels: Sequence[str], budget: int, pictures: dict[str, str]
+) -> Gallery:
     first = next(iter(samples.values()))
     kept = {i: _kept_grids(s, budget) for i, s in samples.items()}
-    frames = {i: [_frame(i, grid, samples[i], pictures) for grid in grids] for i, grids in kept.items()}
+    frames = {i: [_frame(i, grid, samples[i], golds[i], pictures) for grid in grids] for i, grids in kept.items()}
     start = next(iter(frames.values()))[0]
     panels = [Panel("before" if len(samples) == 1 else "base", -1, (start,), base=True)]
     for i, run_frames in frames.items():
@@ -126,7 +135,8 @@ def _gallery(samples: dict[int, Samples], labels: Sequence[str], budget: int, pi
 
 def turned(panel: Panel, base: Panel) -> Turned | None:
     """The change from the base to the panel's last frame; None without verdicts."""
-    pairs = [(a, b) for a, b in zip(base.frames[0].verdicts, panel.frames[-1].verdicts, strict=True) if a and b]
+    pairs = list(zip(base.frames[0].marks, panel.frames[-1].marks, strict=True))
+    pairs = [pair for pair in pairs if pair[0] in VERDICTS and pair[1] in VERDICTS]
     return Turned(len(pairs), pairs.count(("wrong", "right")), pairs.count(("right", "wrong"))) if pairs else None
 
 
@@ -138,15 +148,17 @@ def _kept_grids(samples: Samples, budget: int) -> list[Grid]:
     return [grids[i] for i in dict.fromkeys(round(k) for k in kept.tolist())]
 
 
-def _frame(run: int, grid: Grid, samples: Samples, pictures: dict[str, str]) -> Frame:
+def _frame(run: int, grid: Grid, samples: Samples, gold: Gold, pictures: dict[str, str]) -> Frame:
     css = f"g{run}-{grid.iteration}"
     pictures[css] = _data_uri(grid, samples)
-    verdicts = tuple(_word(v) for v in grid.verdicts) or ("",) * len(samples.prompts)
-    return Frame(grid.iteration, css, verdicts)
+    marks = tuple(_mark(scores.get(gold.name), gold) for scores in grid.scores) or ("",) * len(samples.prompts)
+    return Frame(grid.iteration, css, marks)
 
 
-def _word(verdict: Verdict) -> str:
-    return "" if verdict.strict is None else "right" if verdict.strict >= 0.5 else "wrong"
+def _mark(score: Number, gold: Gold) -> str:
+    if score is None:
+        return ""
+    return shown(score) if not gold.exact else "right" if score >= 0.5 else "wrong"
 
 
 def _data_uri(grid: Grid, samples: Samples) -> str:

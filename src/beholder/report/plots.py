@@ -5,12 +5,13 @@ Lengths are SVG user units; ``left``, ``right``, ``top``, ``bottom`` are the edg
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup, escape
 
 from beholder.report.reading import Number
-from beholder.report.results import Change, shown
+from beholder.report.results import Change
+from beholder.report.words import shown
 
 WIDTH, HEIGHT = 340, 180
 LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 8, 10, HEIGHT - 36
@@ -67,7 +68,7 @@ def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers from at or below ``low`` to at or above ``high``, at most ``most + 1`` of them."""
     if high - low < 1e-9 * max(1.0, abs(low), abs(high)):
         pad = abs(high) * 0.1 or 1.0
-        low, high = low - pad, high + pad
+        low, high = max(low - pad, 0.0) if low >= 0 else low - pad, high + pad
     rough = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * (1 - 1e-9))
@@ -89,10 +90,10 @@ def tick_text(value: float, step: float) -> str:
 def _thinned(series: Series) -> Series:
     """The series with neighbouring points averaged until at most ``MOST_POINTS`` are left."""
     width = math.ceil(len(series.points) / MOST_POINTS)
-    if width <= 1 or series.dots:
+    if width <= 1:
         return series
     parts = [series.points[i : i + width] for i in range(0, len(series.points), width)]
-    return Series(series.label, [_averaged(part) for part in parts], series.run)
+    return replace(series, points=[_averaged(part) for part in parts])
 
 
 def _averaged(points: list[tuple[float, Number]]) -> tuple[float, Number]:
@@ -141,10 +142,10 @@ def _line(frame: Frame, series: Series) -> Markup:
 
 
 def _dots(frame: Frame, series: Series, x_label: str) -> Markup:
-    """Dots that show their numbers under the pointer: all where they mark evaluations, else an unseen selection."""
+    """Dots that show their numbers under the pointer: all of a few marked points, else an unseen selection."""
     known = [(x, y) for x, y in series.points if y is not None]
-    stride = 1 if series.dots else max(1, math.ceil(len(known) / MOST_TITLES))
-    seen, radius = ("dot", 2.6) if series.dots and len(known) <= MOST_DOTS else ("target", 6)
+    marked = series.dots and len(known) <= MOST_DOTS
+    seen, radius, stride = ("dot", 2.6, 1) if marked else ("target", 6, max(1, math.ceil(len(known) / MOST_TITLES)))
     dots = [
         f'<circle class="{seen} run-{series.run}" cx="{frame.x(x)}" cy="{frame.y(y)}" r="{radius}">'
         f"<title>{escape(series.label)}: {shown(y)} at {x:,.0f} {escape(x_label)}</title></circle>"

@@ -14,6 +14,8 @@ from typing import TypeVar
 
 from PIL import Image
 
+from beholder.errors import InputError
+
 Number = float | None
 Row = dict[str, object]
 T = TypeVar("T")
@@ -34,7 +36,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation on held-out prompts; ``per_kind`` is the strict accuracy by kind of prompt."""
+    """One evaluation on held-out prompts; ``per_kind`` is the first of its rewards by kind of prompt."""
 
     iteration: int
     network_evaluations: Number
@@ -53,20 +55,12 @@ class SamplePrompt:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the gold reward says of one cell."""
-
-    strict: Number = None
-    graded: Number = None
-
-
-@dataclass(frozen=True)
 class Grid:
-    """The pictures of one evaluation, one cell per prompt; ``verdicts`` is empty where none were written."""
+    """The pictures of one evaluation, one cell per prompt; ``scores`` holds each cell's rewards, where written."""
 
     iteration: int
     path: Path
-    verdicts: tuple[Verdict, ...]
+    scores: tuple[dict[str, Number], ...]
 
 
 @dataclass(frozen=True)
@@ -100,6 +94,8 @@ class Endpoint:
 class Summary:
     method: str | None = None
     policy: str | None = None
+    gold_reward: str | None = None
+    """Name of the held-out reward that is reported first."""
     seed: Number = None
     network_evaluations: Number = None
     seconds: Number = None
@@ -125,13 +121,9 @@ class Run:
 def read_run(folder: Path) -> Run:
     """The run in ``folder``."""
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"run: {str(folder)!r} is not a folder; give the run folder that `beholder align` wrote"
-        )
+        raise InputError(f"run: {str(folder)!r} is not a folder; give the run folder that `beholder align` wrote")
     if not (folder / "metrics.jsonl").is_file():
-        raise FileNotFoundError(
-            f"run: {str(folder)!r} has no metrics.jsonl; give the run folder that `beholder align` wrote"
-        )
+        raise InputError(f"run: {str(folder)!r} has no metrics.jsonl; give the run folder that `beholder align` wrote")
     notes: list[str] = []
     training, evaluations = _read_metrics(folder / "metrics.jsonl", notes)
     config = folder / "config.yaml"
@@ -184,7 +176,7 @@ def _rows(path: Path, notes: list[str]) -> list[tuple[str, Row]]:
             rows.append((where, _object(json.loads(text), where)))
         except ValueError as error:
             if n != lines[-1][0]:
-                raise ValueError(
+                raise InputError(
                     f"{path} line {n}: {_start(text)} is not a JSON object; correct or remove the line"
                 ) from error
             notes.append(
@@ -238,7 +230,7 @@ def _read_samples(folder: Path, notes: list[str]) -> Samples | None:
             notes.append(f"samples/{path.name} cannot be read and was left out: the run was stopped while writing it.")
             continue
         _check_size(path, size, (columns * width, math.ceil(len(prompts) / columns) * height))
-        grids.append(Grid(int(matched[1]), path, _read_verdicts(path.with_suffix(".json"), len(prompts), notes)))
+        grids.append(Grid(int(matched[1]), path, _read_scores(path.with_suffix(".json"), len(prompts), notes)))
     return Samples(prompts, columns, height, width, tuple(sorted(grids, key=lambda g: g.iteration)))
 
 
@@ -254,13 +246,13 @@ def _picture_size(path: Path) -> tuple[int, int] | None:
 
 def _check_size(path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> None:
     if size[0] != wanted[0] or size[1] < wanted[1]:
-        raise ValueError(
+        raise InputError(
             f"{path}: {size[0]} x {size[1]} pixels, but layout.json and prompts.json ask for {wanted[0]} x {wanted[1]}"
             "; make the three agree or remove the picture"
         )
 
 
-def _read_verdicts(path: Path, n_prompts: int, notes: list[str]) -> tuple[Verdict, ...]:
+def _read_scores(path: Path, n_prompts: int, notes: list[str]) -> tuple[dict[str, Number], ...]:
     if not path.is_file():
         return ()
     try:
@@ -269,13 +261,10 @@ def _read_verdicts(path: Path, n_prompts: int, notes: list[str]) -> tuple[Verdic
         notes.append(f"samples/{path.name} cannot be read and was left out: the run was stopped while writing it.")
         return ()
     if len(entries) != n_prompts:
-        raise ValueError(
-            f"{path}: {len(entries)} verdicts for {n_prompts} prompts; write one per prompt or remove the file"
+        raise InputError(
+            f"{path}: {len(entries)} cells for {n_prompts} prompts; write one per prompt or remove the file"
         )
-    return tuple(
-        Verdict(_number(e.get("strict"), f"{path} [{i}].strict"), _number(e.get("graded"), f"{path} [{i}].graded"))
-        for i, e in enumerate(entries)
-    )
+    return tuple(_numbers(entry, f"{path} [{i}]") for i, entry in enumerate(entries))
 
 
 def _read_findings(path: Path) -> tuple[Finding, ...]:
@@ -288,7 +277,7 @@ def _read_findings(path: Path) -> tuple[Finding, ...]:
     ]
     for finding in findings:
         if finding.level not in LEVELS:
-            raise ValueError(f"{path}: level {finding.level!r} of {finding.check!r} is not one of {', '.join(LEVELS)}")
+            raise InputError(f"{path}: level {finding.level!r} of {finding.check!r} is not one of {', '.join(LEVELS)}")
     return tuple(sorted(findings, key=lambda f: LEVELS.index(f.level)))
 
 
@@ -300,6 +289,7 @@ def _read_summary(path: Path) -> Summary:
     return Summary(
         method=_name(entry.get("method")),
         policy=_name(entry.get("policy")),
+        gold_reward=_name(entry.get("gold_reward")),
         seed=_number(entry.get("seed"), f"{path}: seed"),
         network_evaluations=_number(entry.get("network_evaluations"), f"{path}: network_evaluations"),
         seconds=_number(entry.get("seconds"), f"{path}: seconds"),
@@ -322,18 +312,18 @@ def _json(path: Path, convert: Callable[[object, str], T]) -> T:
     try:
         return convert(json.loads(path.read_bytes()), str(path))
     except ValueError as error:
-        raise ValueError(f"{path}: cannot be read ({error}); write it again or remove it") from error
+        raise InputError(f"{path}: cannot be read ({error}); write it again or remove it") from error
 
 
 def _object(value: object, where: str) -> Row:
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: {_start(value)} is not an object")
+        raise InputError(f"{where}: {_start(value)} is not an object")
     return {str(k): v for k, v in value.items()}
 
 
 def _objects(value: object, where: str) -> list[Row]:
     if not isinstance(value, list):
-        raise ValueError(f"{where}: {_start(value)} is not a list")
+        raise InputError(f"{where}: {_start(value)} is not a list")
     return [_object(v, f"{where} [{i}]") for i, v in enumerate(value)]
 
 
@@ -341,7 +331,7 @@ def _number(value: object, where: str) -> Number:
     if value is None:
         return None
     if not isinstance(value, int | float):
-        raise ValueError(f"{where}: {_start(value)} is not a number; write a number or null")
+        raise InputError(f"{where}: {_start(value)} is not a number; write a number or null")
     return float(value) if math.isfinite(value) else None
 
 
@@ -352,14 +342,14 @@ def _numbers(value: object, where: str) -> dict[str, Number]:
 
 def _whole(value: object, where: str) -> int:
     if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{where}: {_start(value)} is not a whole number above 0")
+        raise InputError(f"{where}: {_start(value)} is not a whole number above 0")
     return value
 
 
 def _iteration(row: Row, where: str) -> int:
     value = row.get("iteration")
     if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{where}: iteration: {_start(value)} is not a whole number; every row names its iteration")
+        raise InputError(f"{where}: iteration: {_start(value)} is not a whole number; every row names its iteration")
     return value
 
 
@@ -367,7 +357,7 @@ def _interval(value: object, where: str) -> tuple[float, float] | None:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"{where}: {_start(value)} is not a pair [low, high]")
+        raise InputError(f"{where}: {_start(value)} is not a pair [low, high]")
     low, high = _number(value[0], where), _number(value[1], where)
     return None if low is None or high is None else (low, high)
 

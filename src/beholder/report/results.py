@@ -1,16 +1,26 @@
 """What a run achieved: quantities before and after, their intervals, and the sentences that say so."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from beholder.report.reading import Endpoint, Evaluation, Number, Run
 
-GOLD = "strict"
-"""The held-out reward that is the exact verdict."""
-GOLD_NAME = "strict accuracy"
-NOTHING = "–"
 Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Gold:
+    """The held-out reward a run reports first; ``exact`` says that it is a verdict, 0 or 1 per image."""
+
+    name: str
+    exact: bool
+
+    @property
+    def title(self) -> str:
+        if not self.exact:
+            return f"held-out {self.name}"
+        return "strict accuracy" if self.name.endswith("strict") else f"accuracy by {self.name}"
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,9 @@ class Reward:
 
 @dataclass(frozen=True)
 class Result:
-    gold: Change
+    gold: Gold
+    change: Change
+    """Of gold."""
     rewards: tuple[Reward, ...]
     per_kind: dict[str, Change]
     diversity: Change
@@ -56,30 +68,38 @@ class Result:
     @property
     def over_optimised(self) -> bool:
         """Whether a training reward rose while gold fell, below its first interval where that is known."""
-        gold, floor = self.gold, self.gold.interval_before
-        fell = (gold.difference or 0.0) < 0 and (floor is None or gold.after is None or gold.after < floor[0])
+        after, floor = self.change.after, self.change.interval_before
+        fell = (self.change.difference or 0.0) < 0 and (floor is None or after is None or after < floor[0])
         return fell and any((r.change.difference or 0.0) > 0 for r in self.rewards)
 
 
 def result_of(run: Run) -> Result:
     """What the run achieved, from its first and last evaluation, else from its summary."""
     first, last = first_and_last(run.evaluations)
-    summary = run.summary
+    gold, summary = gold_of(run), run.summary
     kinds = dict.fromkeys([*_kinds(first, summary.base), *_kinds(last, summary.aligned)])
     shown = last or first
     return Result(
-        gold=_gold(run, first, last),
+        gold=gold,
+        change=_gold_change(run, gold, first, last),
         rewards=tuple(_reward(run, name, first, last) for name in reward_names(run)),
-        per_kind={kind: _kind_change(kind, run, first, last) for kind in kinds},
+        per_kind={kind: _kind_change(kind, run, gold, first, last) for kind in kinds},
         diversity=Change(
             first.diversity if first else summary.base.diversity, last.diversity if last else summary.aligned.diversity
         ),
         n_images=shown.n_images if shown else None,
-        n_per_kind=images_per_kind(shown) if shown else None,
+        n_per_kind=images_per_kind(shown, gold) if shown else None,
         network_evaluations=_cost(run),
         seconds=max(run.seconds.values()) if run.seconds else summary.seconds,
         kl=ends([row.numbers.get("kl") for row in run.training]).after,
     )
+
+
+def gold_of(run: Run) -> Gold:
+    """The first held-out reward; a strict verdict, or one whose rows carry an interval, is exact."""
+    first = next((name for row in run.evaluations for name in row.rewards), None)
+    name = run.summary.gold_reward or first or "strict"
+    return Gold(name, name.endswith("strict") or any(row.interval for row in run.evaluations))
 
 
 def first_and_last(evaluations: Sequence[Evaluation]) -> tuple[Evaluation | None, Evaluation | None]:
@@ -93,7 +113,8 @@ def first_and_last(evaluations: Sequence[Evaluation]) -> tuple[Evaluation | None
 
 def reward_names(run: Run) -> list[str]:
     """The rewards the run was trained on, gold left out."""
-    return [name for name in dict.fromkeys(name for row in run.training for name in row.rewards) if name != GOLD]
+    gold, names = gold_of(run).name, dict.fromkeys(name for row in run.training for name in row.rewards)
+    return [name for name in names if name != gold]
 
 
 def wilson(p: float, n: int, z: float = 1.959964) -> Interval:
@@ -103,36 +124,36 @@ def wilson(p: float, n: int, z: float = 1.959964) -> Interval:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def images_per_kind(evaluation: Evaluation) -> int | None:
+def images_per_kind(evaluation: Evaluation, gold: Gold) -> int | None:
     """Images behind each kind's accuracy, where the row shows that all kinds have the same number.
 
     The row holds no counts. Equal shares are taken as shown when the images divide by the kinds, every accuracy
     is then a whole number of images, and the mean over kinds is the overall accuracy.
     """
     known = [p for p in evaluation.per_kind.values() if p is not None]
-    if not known or not evaluation.n_images or evaluation.n_images % len(evaluation.per_kind):
+    if not gold.exact or not known or not evaluation.n_images or evaluation.n_images % len(evaluation.per_kind):
         return None
     n = evaluation.n_images // len(evaluation.per_kind)
     whole = all(abs(p * n - round(p * n)) < 0.02 for p in known)
-    overall = evaluation.rewards.get(GOLD)
+    overall = evaluation.rewards.get(gold.name)
     agrees = len(known) == len(evaluation.per_kind) and (overall is None or abs(fmean(known) - overall) < 1e-3)
     return n if whole and agrees else None
 
 
-def gold_interval(evaluation: Evaluation) -> Interval | None:
-    """The interval of the strict accuracy: the row's own, else Wilson's."""
-    gold = evaluation.rewards.get(GOLD)
-    if evaluation.interval or gold is None or not evaluation.n_images or not 0 <= gold <= 1:
+def gold_interval(evaluation: Evaluation, gold: Gold) -> Interval | None:
+    """The interval of an exact gold reward: the row's own, else Wilson's."""
+    p = evaluation.rewards.get(gold.name)
+    if evaluation.interval or not gold.exact or p is None or not evaluation.n_images or not 0 <= p <= 1:
         return evaluation.interval
-    return wilson(gold, evaluation.n_images)
+    return wilson(p, evaluation.n_images)
 
 
-def _gold(run: Run, first: Evaluation | None, last: Evaluation | None) -> Change:
+def _gold_change(run: Run, gold: Gold, first: Evaluation | None, last: Evaluation | None) -> Change:
     return Change(
-        first.rewards.get(GOLD) if first else run.summary.base.gold,
-        last.rewards.get(GOLD) if last else run.summary.aligned.gold,
-        gold_interval(first) if first else None,
-        gold_interval(last) if last else None,
+        first.rewards.get(gold.name) if first else run.summary.base.gold,
+        last.rewards.get(gold.name) if last else run.summary.aligned.gold,
+        gold_interval(first, gold) if first else None,
+        gold_interval(last, gold) if last else None,
     )
 
 
@@ -140,13 +161,13 @@ def _kinds(evaluation: Evaluation | None, endpoint: Endpoint) -> dict[str, Numbe
     return evaluation.per_kind if evaluation and evaluation.per_kind else endpoint.per_kind
 
 
-def _kind_change(kind: str, run: Run, first: Evaluation | None, last: Evaluation | None) -> Change:
+def _kind_change(kind: str, run: Run, gold: Gold, first: Evaluation | None, last: Evaluation | None) -> Change:
     before, after = _kinds(first, run.summary.base).get(kind), _kinds(last, run.summary.aligned).get(kind)
-    return Change(before, after, _kind_interval(before, first), _kind_interval(after, last))
+    return Change(before, after, _kind_interval(before, first, gold), _kind_interval(after, last, gold))
 
 
-def _kind_interval(p: Number, evaluation: Evaluation | None) -> Interval | None:
-    n = images_per_kind(evaluation) if evaluation else None
+def _kind_interval(p: Number, evaluation: Evaluation | None, gold: Gold) -> Interval | None:
+    n = images_per_kind(evaluation, gold) if evaluation else None
     return None if p is None or n is None else wilson(p, n)
 
 
@@ -169,88 +190,3 @@ def _cost(run: Run) -> Number:
         row.network_evaluations for row in (*run.training, *run.evaluations) if row.network_evaluations is not None
     ]
     return max(spent) if spent else run.summary.network_evaluations
-
-
-# Words -------------------------------------------------------------------------------------------------------------
-
-
-def labels_of(runs: Sequence[Run]) -> list[str]:
-    """A name for each run: its method where the methods differ, else its folder, else its path."""
-    choices: tuple[Callable[[Run], str | None], ...] = (
-        lambda run: run.summary.method,
-        lambda run: run.folder.resolve().name,
-        lambda run: str(run.folder),
-    )
-    for choice in choices:
-        names = [choice(run) for run in runs]
-        if None not in names and len(set(names)) == len(runs):
-            return [str(name) for name in names]
-    return [f"{run.folder} ({i})" for i, run in enumerate(runs, start=1)]
-
-
-def sentence(run: Run, result: Result, *, with_rewards: bool = False) -> str:
-    """The result in a sentence without its subject, e.g. ``strict accuracy 0.52 → 0.78 on 240 held-out images``."""
-    parts: list[str] = []
-    if with_rewards or not result.gold.known:
-        parts += [f"training reward {r.name} {arrow(r.change)}" for r in result.rewards if r.change.known]
-    if result.gold.known:
-        images = f" on {result.n_images:,} held-out images" if result.n_images else ""
-        parts.append(f"{GOLD_NAME}{' (gold)' if parts else ''} {arrow(result.gold, share)}{images}")
-    if not parts:
-        return "nothing has been measured yet."
-    return f"{', '.join(parts)}{_spent(result)}."
-
-
-def _spent(result: Result) -> str:
-    spent = f" after {result.network_evaluations:,.0f} network evaluations" if result.network_evaluations else ""
-    seconds = f"{duration(result.seconds)}" if result.seconds else ""
-    return f"{spent}, {seconds}" if spent and seconds else spent or (f" after {seconds}" if seconds else "")
-
-
-def subject(run: Run) -> str | None:
-    """What was run: "METHOD on POLICY" as far as the summary says."""
-    method, policy = run.summary.method, run.summary.policy
-    return f"{method} on {policy}" if method and policy else method or policy
-
-
-def duration(seconds: Number) -> str:
-    """``412 s``, ``1 h 52 min``, with spaces that do not break."""
-    if seconds is None:
-        return NOTHING
-    minutes = round(seconds / 60)
-    if seconds < 1000:
-        text = f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    else:
-        text = f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-    return text.replace(" ", "\u00a0")
-
-
-def shown(value: Number) -> str:
-    """A value in print: two decimals, fewer or more where the size asks for it, a dash for None."""
-    if value is None:
-        return NOTHING
-    size = abs(value)
-    text = f"{value:,.0f}" if size >= 1000 else f"{value:.2f}" if size >= 0.1 or size == 0 else f"{value:.2g}"
-    return text.replace("-", "−") if "e" not in text else text
-
-
-def share(value: Number) -> str:
-    """A share in print: always two decimals."""
-    return NOTHING if value is None else f"{value:.2f}"
-
-
-def signed(difference: Number) -> str:
-    """A difference of shares in print, with its sign."""
-    return NOTHING if difference is None else f"{difference:+.2f}".replace("-", "−").replace("+0.00", "0.00")
-
-
-def arrow(change: Change, printed: Callable[[Number], str] = shown) -> str:
-    return f"{printed(change.before)} → {printed(change.after)}" if change.known else NOTHING
-
-
-def shares(change: Change) -> str:
-    return arrow(change, share)
-
-
-def between(interval: Interval | None) -> str:
-    return f"{interval[0]:.2f}–{interval[1]:.2f}" if interval else ""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from beholder.errors import InputError, nearest
+from beholder.errors import InputError, RunError, nearest
 from beholder.rewards import pixels
 from beholder.rewards.world import shapes_graded, shapes_quality, shapes_reward, shapes_strict
 
@@ -79,8 +79,8 @@ def load_reward(name: str) -> Reward:
     sys.path.insert(0, str(Path.cwd()))
     try:
         scorer: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"rewards: {name!r} cannot be imported: {error}") from error
+    except Exception as error:  # importing runs the user's module, which may raise anything
+        raise InputError(f"rewards: {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
     if not callable(scorer):
@@ -100,10 +100,23 @@ def score(images: Tensor, prompts: Sequence[str], rewards: Sequence[Reward]) -> 
         raise InputError(f"score: {len(images)} images but {len(prompts)} prompts; give one prompt per image")
     columns = []
     for reward in rewards:
-        values = torch.as_tensor(reward.score(images, prompts)).to(torch.float32).cpu()
+        values = _values(reward, images, prompts)
         if values.shape != (len(images),):
             raise InputError(
                 f"rewards: {reward.name!r} returned shape {tuple(values.shape)}, expected ({len(images)},)"
             )
         columns.append(torch.where(values.isfinite(), values, torch.nan))
     return RewardTable(torch.stack(columns, 1), tuple(reward.name for reward in rewards))
+
+
+def _values(reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """What the reward answers; RunError naming it when it raises or answers with something else than numbers."""
+    try:
+        return torch.as_tensor(reward.score(images, prompts)).to(torch.float32).cpu()
+    except (InputError, RunError):
+        raise
+    except Exception as error:  # a reward is anybody's code; the traceback stays in __cause__
+        raise RunError(
+            f"rewards: {reward.name!r} raised {type(error).__name__}: {error}; a reward that fails on one image should "
+            "return NaN for it"
+        ) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,12 +45,12 @@ class Start:
 def noise_for(seed_N: Tensor, shape: tuple[int, ...], stream: int) -> Tensor:
     """Standard normal noise ``[N, *shape]``, a function of each sample's seed and the ``stream`` alone.
 
-    So a sample is the same whatever the batch, the device count or the sharding it is drawn in.
+    So a sample is the same whatever the batch, the device count or the sharding it is drawn in. Philox keeps all bits
+    of (seed, stream) apart; torch's CPU generator takes the low 32 bits of its seed only.
     """
-    noise = torch.empty(len(seed_N), *shape)
-    for i, seed in enumerate(seed_N.tolist()):
-        noise[i].normal_(generator=torch.Generator().manual_seed((seed * 1009 + stream) % 2**63))
-    return noise
+    keys = [np.random.Philox(key=seed % 2**64 + (stream << 64)) for seed in seed_N.tolist()]
+    rows = [np.random.Generator(key).standard_normal(shape, dtype=np.float32) for key in keys]
+    return torch.from_numpy(np.stack(rows))
 
 
 @torch.no_grad()

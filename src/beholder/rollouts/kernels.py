@@ -102,7 +102,7 @@ def cps(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, level: float) -
     """Coefficient-preserving sampling (2509.05952): c = σ' sin(aπ/2), mean = (1-σ') x̂0 + √(σ'² - c²) x̂1."""
     x0, x1 = x - per_sample(sigma, x) * v, x + per_sample(1 - sigma, x) * v
     std = sigma_next * math.sin(level * math.pi / 2)
-    kept = (sigma_next.square() - std.square()).clamp_min(0).sqrt()
+    kept = sigma_next * math.cos(level * math.pi / 2)  # √(σ'² - c²), without the cancellation
     mean = per_sample(1 - sigma_next, x) * x0 + per_sample(kept, x) * x1
     return mean, std, std / (sigma_next - sigma).abs().sqrt()
 

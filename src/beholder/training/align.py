@@ -1,7 +1,8 @@
 """``align``: one run from its configuration to its folder, resumable at any moment."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ from beholder.config_file import read_config, to_yaml
 from beholder.errors import InputError
 from beholder.evaluation.grids import save_grid
 from beholder.evaluation.heldout import SEED, Evaluation, evaluate
-from beholder.policies import load_policy
+from beholder.policies import Policy, load_policy
 from beholder.prompts import PromptSet, load_prompts
 from beholder.rewards import Reward, load_rewards
 from beholder.training.doctor import examine
 from beholder.training.loop import Learner, iterate, make_learner, restore, state_of, timed
-from beholder.training.run_folder import RunFolder
+from beholder.training.run_folder import Progress, RunFolder
 from beholder.training.validator import validate
 
 Listener = Callable[[dict[str, Any]], None]
@@ -52,13 +53,17 @@ class Run:
         policy = load_policy(config.policy, self.accelerator.device, config.seed)
         self.learner: Learner = make_learner(config, policy, prompts, rewards, self.accelerator)
         self.folder = self._open(folder)
+        rows = self.folder.rows("metrics.jsonl")
+        self.measured: int | None = max((r["iteration"] for r in rows if r["event"] == "evaluation"), default=None)
+        """Iteration of the last evaluation; kept here because another process may be writing the file."""
+        self.accelerator.wait_for_everyone()
 
     def check_prompts(self, prompts: PromptSet, rewards: list[Reward]) -> None:
         """The shapes world only understands its own texts; better said now than after the first rollout."""
         from beholder.worlds.shapes.prompts import parse
 
         for texts, judged in ((prompts.texts, rewards), (self.heldout.texts, self.judges)):
-            if any(reward.name.startswith("shapes") for reward in judged):
+            if any(reward.name in ("shapes", "shapes_strict", "shapes_graded") for reward in judged):
                 for text in texts:
                     parse(text)
 
@@ -74,15 +79,25 @@ class Run:
             return created
         found = folder.load_checkpoint()
         if found is not None:
-            restore(self.learner, *found)
+            self._restore(*found)
         if self.main:
             folder.forget_after(self.learner.progress.iteration)
         self.accelerator.wait_for_everyone()
         return folder
 
+    def _restore(self, progress: Progress, state: dict[str, Any]) -> None:
+        try:
+            restore(self.learner, progress, state)
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"resume: the checkpoint in {self.config.output!r} does not fit its config.yaml ({reason}); "
+                "undo the change, or start a new run"
+            ) from error
+
     def go(self) -> Path:
         loop, progress = self.config.loop, self.learner.progress
-        if not any(row["event"] == "evaluation" for row in self.folder.rows("metrics.jsonl")):
+        if self.measured is None:
             self.measure()
         while progress.iteration < loop.iterations and not self._out_of_time():
             row, seconds = timed(lambda: iterate(self.learner))
@@ -96,8 +111,12 @@ class Run:
         return self._finish()
 
     def _out_of_time(self) -> bool:
+        """Whether any process has spent its minutes: clocks differ, and all must stop together."""
         minutes = self.config.loop.minutes
-        return minutes is not None and self.learner.progress.seconds >= 60 * minutes
+        if minutes is None:
+            return False
+        late = torch.tensor(float(self.learner.progress.seconds >= 60 * minutes), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(late))
 
     def _log(self, row: dict[str, Any], seconds: float | None = None) -> None:
         if not self.main:
@@ -113,7 +132,7 @@ class Run:
         """Evaluates the averaged weights on the held-out set; writes the row and the grid."""
         if self.main:
             learner, config = self.learner, self.config
-            with learner.ema.applied(learner.policy.trainable()):
+            with learner.ema.applied(learner.policy.trainable()), unwrapped(learner.policy):
                 result = evaluate(
                     learner.policy,
                     self.heldout,
@@ -124,9 +143,10 @@ class Run:
                 )
             progress = learner.progress
             position = {"iteration": progress.iteration, "network_evaluations": progress.network_evaluations}
+            self._show(result)  # before the row: a kill in between must not leave an evaluation without its pictures
             self._log({"event": "evaluation", **position, **result.row()})
-            self._show(result)
             self._diagnose()
+        self.measured = self.learner.progress.iteration
         self.accelerator.wait_for_everyone()
 
     def _show(self, result: Evaluation) -> None:
@@ -158,15 +178,15 @@ class Run:
 
     def _finish(self) -> Path:
         """The last evaluation, the last checkpoint, the aligned policy in the ecosystem's format, the summary."""
-        progress, learner = self.learner.progress, self.learner
-        evaluations = [row for row in self.folder.rows("metrics.jsonl") if row["event"] == "evaluation"]
-        if evaluations[-1]["iteration"] != progress.iteration:
+        learner = self.learner
+        if self.measured != learner.progress.iteration:
             self.measure()
         self._checkpoint()
         if self.main:
             with learner.ema.applied(learner.policy.trainable()):
                 learner.policy.save(self.folder.path / "policy")
             self.folder.write_json("summary.json", self.summary())
+        self.accelerator.wait_for_everyone()
         return self.folder.path
 
     def summary(self) -> dict[str, Any]:
@@ -188,6 +208,16 @@ class Run:
             "seconds": round(progress.seconds, 1),
             "seed": self.config.seed,
         }
+
+
+@contextmanager
+def unwrapped(policy: Policy) -> Iterator[None]:
+    """The denoiser itself: one wrapped for several processes waits for all of them, even without gradient."""
+    network, policy.network = policy.network, policy.module
+    try:
+        yield
+    finally:
+        policy.network = network
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

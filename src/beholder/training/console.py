@@ -1,11 +1,13 @@
 """What a run says on the terminal: the table before it starts, progress, the outcome."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -13,6 +15,11 @@ from beholder.config import RunConfig
 from beholder.training.align import Listener
 
 console = Console(stderr=True)
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes `torchrun` or `accelerate launch` started: the one that speaks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def plan_table(config: RunConfig) -> Table:
@@ -34,7 +41,7 @@ def plan_table(config: RunConfig) -> Table:
     }
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
-        table.add_row(f"[dim]{name}", value)
+        table.add_row(f"[dim]{name}", escape(value))
     return table
 
 
@@ -52,7 +59,7 @@ def describe(row: dict[str, Any]) -> str:
 @contextmanager
 def progress(config: RunConfig) -> Iterator[Listener]:
     """A listener that shows a bar on a terminal, and a line per evaluation and tenth iteration elsewhere."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not is_first():
         yield _plain
         return
     columns = (
@@ -85,7 +92,7 @@ def _plain(row: dict[str, Any]) -> None:
 
 def outcome_table(summary: dict[str, Any]) -> Table:
     """Before and after, per kind."""
-    table = Table(title=f"{summary['method']} on {summary['policy']}: held-out {summary['gold_reward']}")
+    table = Table(title=escape(f"{summary['method']} on {summary['policy']}: held-out {summary['gold_reward']}"))
     for name in ("", "base", "aligned", "difference"):
         table.add_column(name, justify="left" if not name else "right")
     base, aligned = summary["base"], summary["aligned"]
@@ -95,5 +102,5 @@ def outcome_table(summary: dict[str, Any]) -> Table:
     rows += [(name, base["rewards"][name], aligned["rewards"][name]) for name in extra]
     rows.append(("diversity", summary["diversity"]["base"], summary["diversity"]["aligned"]))
     for name, before, after in rows:
-        table.add_row(name, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+        table.add_row(escape(name), f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     return table

@@ -11,33 +11,38 @@ from beholder.methods import find_method
 from beholder.report import write_report
 from beholder.training.align import align, read_summary
 from beholder.training.console import console, outcome_table, plan_table, progress
+from beholder.training.validator import validate
 
 METHOD = "flow-grpo-fast"
+MARK = ".demo"
+"""File in a demo's folder: only a folder with it may be replaced."""
 
 
 def run_demo(output: Path, seed: int, hack: bool, iterations: int | None, minutes: float, as_json: bool) -> None:
     """Aligns, writes the report(s) and `summary.json`, prints the outcome."""
-    _clear(output)
     method = find_method(METHOD)
+    folders = {"hack": output / "free", "hack_kl": output / "tied"} if hack else {"demo": output}
+    configs = [_adjusted(method.preset(name), path, seed, iterations, minutes) for name, path in folders.items()]
+    for config in configs:
+        validate(config)
+    _clear(output)
+    for config in configs:
+        _run(config)
     if not hack:
-        _run(_adjusted(method.preset("demo"), output, seed, iterations, minutes))
         report = write_report(output)
         summary = read_summary(output)
     else:
-        free = _adjusted(method.preset("hack"), output / "free", seed, iterations, minutes)
-        tied = replace(_adjusted(method.preset("hack_kl"), output / "tied", seed, iterations, minutes))
-        for config in (free, tied):
-            _run(config)
         report = write_report(output / "free", output / "tied", output=output / "report.html")
         summary = {"free": read_summary(output / "free"), "tied": read_summary(output / "tied")}
         (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     if as_json:
         print(json.dumps(summary, indent=1))
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _adjusted(config: RunConfig, output: Path, seed: int, iterations: int | None, minutes: float) -> RunConfig:
-    loop = replace(config.loop, iterations=iterations or config.loop.iterations, minutes=minutes)
+    iterations = config.loop.iterations if iterations is None else iterations
+    loop = replace(config.loop, iterations=iterations, minutes=minutes)
     return replace(config, output=str(output), seed=seed, loop=loop)
 
 
@@ -49,9 +54,12 @@ def _run(config: RunConfig) -> None:
 
 
 def _clear(output: Path) -> None:
-    """Removes an earlier demo; refuses any other folder with something in it."""
-    if not output.exists() or not any(output.iterdir()):
-        return
-    if not any((output / name / "config.yaml").exists() for name in (".", "free", "tied")):
+    """An empty folder marked as a demo's; only an earlier demo is removed, never anything else."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output: {str(output)!r} is a file; choose another --output")
+    if (output / MARK).exists():
+        shutil.rmtree(output)
+    elif output.exists() and any(output.iterdir()):
         raise InputError(f"output: {str(output)!r} is not empty and holds no demo; choose another --output")
-    shutil.rmtree(output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / MARK).touch()

@@ -71,8 +71,11 @@ class RunFolder:
         target = self.path / name
         with no_room_is_said(target):
             temporary = target.with_name(target.name + ".tmp")
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, target)
+            try:
+                temporary.write_text(text, encoding="utf-8")
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=1) + "\n")
@@ -99,6 +102,8 @@ class RunFolder:
     def save_checkpoint(self, progress: Progress, state: dict[str, Any], keep: int) -> None:
         """Writes `checkpoints/iteration_00010/state.pt` whole or not at all, then drops the oldest beyond ``keep``."""
         folder = self.checkpoints / f"iteration_{progress.iteration:05d}"
+        if (folder / "state.pt").is_file():  # replacing it would leave a moment without any
+            return
         temporary = self.checkpoints / "writing.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
@@ -123,11 +128,12 @@ class RunFolder:
         path = complete[-1] / "state.pt"
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
+            return Progress(**state.pop("progress")), state
         except Exception as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"resume: {path} is damaged ({error}); delete its folder to go on from the one before"
+                f"resume: {path} is damaged ({reason}); delete its folder to go on from the one before"
             ) from error
-        return Progress(**state.pop("progress")), state
 
 
 def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ NOT_NEGATIVE = {
     "credit.ddof": lambda c: c.credit.ddof,
     "optimiser.weight_decay": lambda c: c.optimiser.weight_decay,
     "optimiser.warmup": lambda c: c.optimiser.warmup,
+    "optimiser.eps": lambda c: c.optimiser.eps,
     "evaluation.every": lambda c: c.evaluation.every,
     "loop.signal_every": lambda c: c.loop.signal_every,
 }
@@ -50,6 +51,11 @@ OPTIONAL_POSITIVE = {
     "loop.minutes": lambda c: c.loop.minutes,
     "evaluation.steps": lambda c: c.evaluation.steps,
     "evaluation.guidance": lambda c: c.evaluation.guidance,
+}
+BELOW_ONE = {
+    "optimiser.beta1": lambda c: c.optimiser.beta1,
+    "optimiser.beta2": lambda c: c.optimiser.beta2,
+    "ema.decay": lambda c: c.ema.decay,
 }
 
 
@@ -62,6 +68,7 @@ def validate(config: RunConfig, processes: int = 1) -> None:
 def problems(config: RunConfig, processes: int = 1) -> Iterable[str]:
     yield from _ranges(config)
     yield from _combinations(config)
+    yield from _shares(config, processes)
     if config.rollout.prompts % processes:
         yield (
             f"rollout.prompts: {config.rollout.prompts} prompts do not divide over {processes} processes; "
@@ -79,12 +86,15 @@ def _ranges(config: RunConfig) -> Iterable[str]:
     for name, read in OPTIONAL_POSITIVE.items():
         if read(config) is not None and not read(config) > 0:
             yield f"{name}: {read(config)} must be greater than 0, or left out"
-    if not 0 <= config.ema.decay < 1:
-        yield f"ema.decay: {config.ema.decay} is not in [0, 1); 0 turns the average off"
+    for name, read in BELOW_ONE.items():
+        if not 0 <= read(config) < 1:
+            yield f"{name}: {read(config)} is not in [0, 1); 0 turns the average off"
     if not 0 < config.rollout.plan.fraction <= 1:
         yield f"rollout.plan.fraction: {config.rollout.plan.fraction} is not in (0, 1]"
     if not config.rewards:
         yield "rewards: none given; name one, e.g. --rewards shapes 1.0 or --rewards mymodule:score 1.0"
+    if not config.evaluation.rewards:
+        yield "evaluation.rewards: none given; name what is measured, e.g. --evaluation.rewards shapes_strict"
     for name, weight in config.rewards.items():
         if weight != weight or abs(weight) == float("inf"):
             yield f"rewards.{name}: weight {weight} is not a finite number"
@@ -107,10 +117,27 @@ def _combinations(config: RunConfig) -> Iterable[str]:
         yield "rollout.group: a group of 1 has no spread for credit.baseline 'group'; use 2 or more, or baseline none"
     if credit.scale != "none" and credit.ddof >= rollout.group and credit.scale == "group":
         yield f"credit.ddof: {credit.ddof} leaves nothing of a group of {rollout.group}; use a larger rollout.group"
-    if config.loop.updates > rollout.prompts * rollout.group:
-        yield (
-            f"loop.updates: {config.loop.updates} updates share {rollout.prompts * rollout.group} samples "
-            "(rollout.prompts x rollout.group); use fewer updates"
-        )
+    yield from _window(config)
     if config.policy.training == "full" and config.policy.dtype != "float32":
         yield f"policy.dtype: policy.training full learns in float32, not {config.policy.dtype}; use float32 or lora"
+
+
+def _window(config: RunConfig) -> Iterable[str]:
+    plan, steps = config.rollout.plan, config.rollout.steps
+    if plan.kind not in ("window", "random_window", "moving_window"):
+        return
+    stop = min(steps - 1 if plan.stop is None else plan.stop, steps)
+    if plan.start + plan.size > stop:
+        yield (
+            f"rollout.plan.size: a window of {plan.size} does not fit steps {plan.start}..{stop - 1} of "
+            f"rollout.steps {steps}; use a smaller size or a wider start..stop"
+        )
+
+
+def _shares(config: RunConfig, processes: int) -> Iterable[str]:
+    samples = config.rollout.prompts * config.rollout.group // processes
+    if config.loop.updates > samples:
+        yield (
+            f"loop.updates: {config.loop.updates} updates share the {samples} samples of a process "
+            "(rollout.prompts x rollout.group / processes); use fewer updates"
+        )

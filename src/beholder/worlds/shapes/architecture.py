@@ -14,29 +14,36 @@ LATENT_CHANNELS = 4
 
 
 def build_tokenizer() -> Any:
-    """A CLIP tokenizer in which every word of the world is one token and any other text still has a spelling."""
-    import json
+    """A CLIP tokenizer in which every word of the world is one token and any other text still has a spelling.
 
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    Made without training: `tokenizers`' trainer breaks ties in no fixed order, and a resumed run needs equal numbers.
+    """
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
-    byte_pairs = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    byte_pairs.pre_tokenizer = pre_tokenizers.Whitespace()
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096,  # more than the words need, so merging goes on until each word is one token
-        end_of_word_suffix="</w>",
-        initial_alphabet=letters,
-        special_tokens=[],
-        show_progress=False,
-    )
-    byte_pairs.train_from_iterator([prompt.text for prompt in all_prompts()], trainer)
-    model = json.loads(byte_pairs.to_str())["model"]
-    vocabulary = dict(model["vocab"])
-    for symbol in [f"{letter}</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]:
-        vocabulary.setdefault(symbol, len(vocabulary))
-    merges: Any = [tuple(merge) for merge in model["merges"]]
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_TOKENS)
+    symbols = dict.fromkeys(letters + [f"{letter}</w>" for letter in letters])
+    merges: list[tuple[str, str]] = []
+    for word in sorted({word for prompt in all_prompts() for word in prompt.text.split()}):
+        pieces = _spell([*word[:-1], f"{word[-1]}</w>"], merges)
+        while len(pieces) > 1:
+            merges.append((pieces[0], pieces[1]))
+            symbols[pieces[0] + pieces[1]] = None
+            pieces = _spell(pieces, merges)
+    numbered = {symbol: i for i, symbol in enumerate([*symbols, "<|startoftext|>", "<|endoftext|>"])}
+    settings: dict[str, Any] = {"vocab": numbered, "merges": merges, "model_max_length": TEXT_TOKENS}
+    return CLIPTokenizer(**settings)
+
+
+def _spell(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
+    """``pieces`` after every merge, earlier ones first, as byte-pair encoding applies them."""
+    for left, right in merges:
+        i = 0
+        while i < len(pieces) - 1:
+            if (pieces[i], pieces[i + 1]) == (left, right):
+                pieces = [*pieces[:i], left + right, *pieces[i + 2 :]]
+            i += 1
+    return pieces
 
 
 def build_text_encoder(tokenizer: Any) -> Any:

@@ -9,6 +9,7 @@ from itertools import permutations
 
 import numpy as np
 
+from beholder.errors import InputError
 from beholder.worlds.shapes.detect import Found, detect, detect_batch
 from beholder.worlds.shapes.prompts import Prompt, Wanted, relation_holds
 from beholder.worlds.shapes.scenes import SIZE
@@ -40,7 +41,7 @@ def verify(images_N3HW: np.ndarray, prompts: Sequence[Prompt]) -> Verdicts:
     """
     finite_N = check_images(images_N3HW)
     if len(prompts) != len(images_N3HW):
-        raise ValueError(f"prompts: {len(prompts)} for {len(images_N3HW)} images; give one prompt per image")
+        raise InputError(f"prompts: {len(prompts)} for {len(images_N3HW)} images; give one prompt per image")
     graded_N = np.full(len(prompts), np.nan)
     asked = [prompt for prompt, finite in zip(prompts, finite_N, strict=True) if finite]
     graded_N[finite_N] = [grade(f, p) for f, p in zip(detect_batch(images_N3HW[finite_N]), asked, strict=True)]
@@ -48,16 +49,16 @@ def verify(images_N3HW: np.ndarray, prompts: Sequence[Prompt]) -> Verdicts:
 
 
 def check_images(images_N3HW: np.ndarray) -> np.ndarray:
-    """Which images ``[N]`` are finite; ValueError for a wrong shape or values outside 0..1 by more than 1e-3."""
+    """Which images ``[N]`` are finite; InputError for a wrong shape or values outside 0..1 by more than 1e-3."""
     if images_N3HW.ndim != 4 or images_N3HW.shape[1:] != (3, SIZE, SIZE):
-        raise ValueError(
+        raise InputError(
             f"images: shape {images_N3HW.shape} is not [N, 3, {SIZE}, {SIZE}]; stack RGB images channels first"
         )
     finite_N = np.asarray(np.isfinite(images_N3HW).all(axis=(1, 2, 3)))
     values = images_N3HW[finite_N]
     low, high = values.min(initial=0.0), values.max(initial=1.0)
     if low < -1e-3 or high > 1 + 1e-3:
-        raise ValueError(f"images: values span {low:.4g}..{high:.4g}, not 0..1; divide by 255 or clip before verifying")
+        raise InputError(f"images: values span {low:.4g}..{high:.4g}, not 0..1; divide by 255 or clip before verifying")
     return finite_N
 
 

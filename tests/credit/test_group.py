@@ -1,0 +1,214 @@
+"""Group-relative advantages: tables by hand, an independent numpy loop, and what must not matter."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from beholder.config import CreditConfig
+from beholder.credit.group import advantages, group_stats
+
+NAN = math.nan
+GRPO = CreditConfig(baseline="group", scale="group", ddof=0, eps=0.0, clip=100.0)
+
+
+def config(scale: str = "group", ddof: int = 0, eps: float = 0.0, clip: float = 100.0, baseline: str = "group"):
+    return CreditConfig(baseline=baseline, scale=scale, ddof=ddof, eps=eps, clip=clip)
+
+
+def credit(rewards: list[float], groups: list[int], setting: CreditConfig = GRPO) -> list[float]:
+    return advantages(torch.tensor(rewards), torch.tensor(groups), setting).tolist()
+
+
+def loop(rewards: list[float], groups: list[int], setting: CreditConfig) -> list[float]:
+    """The definition, one sample at a time."""
+    r, g, answer = np.array(rewards, dtype=np.float64), np.array(groups), []
+    for i in range(len(r)):
+        mine = r[(g == g[i]) & ~np.isnan(r)]
+        everyone = r[~np.isnan(r)]
+        if np.isnan(r[i]):
+            answer.append(np.nan)
+            continue
+        value = r[i] - (mine.mean() if setting.baseline == "group" else 0)
+        pool = {"group": mine, "batch": everyone, "none": None}[setting.scale]
+        if pool is not None:
+            std = pool.std(ddof=setting.ddof) if len(pool) > setting.ddof else 0.0
+            value = value / (std + setting.eps)
+        answer.append(np.clip(value, -setting.clip, setting.clip))
+    return answer
+
+
+# --------------------------------------------------------------------------------------------------------- by hand
+
+
+TWO_GROUPS = [1.0, 2.0, 3.0, 0.0, 0.0, 6.0]
+"""Means 2 and 2; sums of squares 2 and 24."""
+
+
+@pytest.mark.parametrize(
+    "setting, expected",
+    [
+        (config("none"), [-1, 0, 1, -2, -2, 4]),
+        (config("group"), [-(1.5**0.5), 0, 1.5**0.5, -(0.5**0.5), -(0.5**0.5), 2**0.5]),
+        (config("group", ddof=1), [-1, 0, 1, -2 / 12**0.5, -2 / 12**0.5, 4 / 12**0.5]),
+        (config("group", ddof=1, eps=1.0), [-0.5, 0, 0.5, *(v / (12**0.5 + 1) for v in (-2, -2, 4))]),
+        (config("batch"), [v / (26 / 6) ** 0.5 for v in (-1, 0, 1, -2, -2, 4)]),
+        (config("batch", ddof=1), [v / (26 / 5) ** 0.5 for v in (-1, 0, 1, -2, -2, 4)]),
+        (config("batch", ddof=1, eps=0.5), [v / ((26 / 5) ** 0.5 + 0.5) for v in (-1, 0, 1, -2, -2, 4)]),
+        (config("none", baseline="none"), TWO_GROUPS),
+        (config("batch", baseline="none"), [v / (26 / 6) ** 0.5 for v in TWO_GROUPS]),
+        (config("group", ddof=1, baseline="none"), [1, 2, 3, 0, 0, 6 / 12**0.5]),
+        (config("none", clip=1.5), [-1, 0, 1, -1.5, -1.5, 1.5]),
+    ],
+)
+def test_two_groups_by_hand(setting: CreditConfig, expected: list[float]) -> None:
+    assert credit(TWO_GROUPS, [0, 0, 0, 1, 1, 1], setting) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("ddof, expected", [(0, 1.0), (1, 0.5**0.5)])
+@given(low=st.floats(-100, 100, width=32), gap=st.floats(0.01, 100, width=32))
+@settings(deadline=None, max_examples=30)
+def test_pairs_get_one_or_its_half_root_whatever_their_rewards(
+    ddof: int, expected: float, low: float, gap: float
+) -> None:
+    got = credit([low, low + gap], [0, 0], config("group", ddof=ddof))
+    assert got == pytest.approx([-expected, expected], rel=1e-5)
+
+
+def test_order_and_interleaving_of_groups_do_not_matter() -> None:
+    order = [4, 0, 5, 2, 1, 3]
+    shuffled = credit([TWO_GROUPS[i] for i in order], [[0, 0, 0, 1, 1, 1][i] for i in order])
+    straight = credit(TWO_GROUPS, [0, 0, 0, 1, 1, 1])
+    assert shuffled == pytest.approx([straight[i] for i in order])
+
+
+def test_group_numbers_may_have_gaps() -> None:
+    assert credit(TWO_GROUPS, [2, 2, 2, 7, 7, 7]) == credit(TWO_GROUPS, [0, 0, 0, 1, 1, 1])
+
+
+# -------------------------------------------------------------------------------------------- nothing to learn from
+
+
+@pytest.mark.parametrize("scale", ["none", "group", "batch"])
+@pytest.mark.parametrize("ddof", [0, 1])
+@pytest.mark.parametrize("eps", [0.0, 1e-4])
+def test_equal_rewards_and_groups_of_one_get_exactly_zero(scale: str, ddof: int, eps: float) -> None:
+    setting = config(scale, ddof, eps)
+    assert credit([0.1] * 3, [0, 0, 0], setting) == [0, 0, 0]
+    assert credit([0.7], [0], setting) == [0]
+    assert credit([0.1, 0.1, 0.1, 0.9], [0, 0, 0, 1], setting) == [0, 0, 0, 0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(value=st.floats(-1e6, 1e6, width=32), n=st.integers(1, 40))
+def test_any_repeated_reward_gets_exactly_zero(value: float, n: int) -> None:
+    assert credit([value] * n, [0] * n, config("group", eps=1e-8)) == [0] * n
+
+
+# ---------------------------------------------------------------------------------------------------- failed rewards
+
+
+def test_failed_rewards_stay_nan_and_change_nothing_for_the_others() -> None:
+    for scale in ("none", "group", "batch"):
+        got = credit([1, NAN, 2, 3, 0, 0, NAN, 6], [0, 0, 0, 0, 1, 1, 1, 1], config(scale, ddof=1, eps=1e-4))
+        want = credit(TWO_GROUPS, [0, 0, 0, 1, 1, 1], config(scale, ddof=1, eps=1e-4))
+        assert math.isnan(got[1]) and math.isnan(got[6])
+        assert [got[i] for i in (0, 2, 3, 4, 5, 7)] == pytest.approx(want)
+
+
+def test_a_group_that_failed_altogether_harms_no_other() -> None:
+    got = credit([NAN, NAN, 1, 3], [0, 0, 1, 1])
+    assert math.isnan(got[0]) and math.isnan(got[1])
+    assert got[2:] == [-1, 1]
+
+
+@pytest.mark.parametrize("scale", ["group", "batch"])
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_the_one_reward_left_of_a_group_gets_zero(scale: str, ddof: int) -> None:
+    got = credit([NAN, 5.0, NAN], [0, 0, 0], config(scale, ddof, 1e-4))
+    assert got[1] == 0 and math.isnan(got[0])
+
+
+# --------------------------------------------------------------------------------------------------------- properties
+
+
+samples = st.lists(
+    st.tuples(st.floats(-50, 50, width=32) | st.just(NAN), st.integers(0, 4)), min_size=1, max_size=30
+)
+settings_of_credit = st.builds(
+    CreditConfig,
+    baseline=st.sampled_from(["none", "group"]),
+    scale=st.sampled_from(["none", "group", "batch"]),
+    ddof=st.integers(0, 1),
+    eps=st.sampled_from([1e-4, 1e-2, 1.0]),
+    clip=st.sampled_from([0.5, 5.0, 100.0]),
+)
+
+
+def tensors(drawn: list[tuple[float, int]]) -> tuple[Tensor, Tensor]:
+    return torch.tensor([r for r, _ in drawn]), torch.tensor([g for _, g in drawn])
+
+
+def spread_out(reward_N: Tensor, group_N: Tensor) -> bool:
+    """No group whose rewards are almost but not quite equal: there rounding alone decides."""
+    stds = [reward_N[(group_N == g) & ~reward_N.isnan()].double().std(correction=0) for g in group_N.unique()]
+    return all(std == 0 or std > 1e-2 for std in stds if not std.isnan())
+
+
+@settings(deadline=None, max_examples=150)
+@given(drawn=samples, setting=settings_of_credit)
+def test_equals_the_loop_over_samples(drawn: list[tuple[float, int]], setting: CreditConfig) -> None:
+    reward_N, group_N = tensors(drawn)
+    want = loop(reward_N.tolist(), group_N.tolist(), setting)
+    np.testing.assert_allclose(advantages(reward_N, group_N, setting).numpy(), want, rtol=1e-5, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(drawn=samples, setting=settings_of_credit, shift=st.floats(-20, 20), scale=st.sampled_from([0.5, 2.0, 8.0]))
+def test_shift_and_scale_of_rewards_do_not_matter(
+    drawn: list[tuple[float, int]], setting: CreditConfig, shift: float, scale: float
+) -> None:
+    reward_N, group_N = tensors(drawn)
+    assume(spread_out(reward_N, group_N) and setting.baseline == "group" and setting.scale != "none")
+    free = CreditConfig(baseline="group", scale=setting.scale, ddof=setting.ddof, eps=0.0, clip=setting.clip)
+    want = advantages(reward_N, group_N, free)
+    moved = advantages(scale * reward_N.double() + shift, group_N, free)
+    torch.testing.assert_close(moved, want, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+@settings(deadline=None, max_examples=60)
+@given(drawn=samples, setting=settings_of_credit)
+def test_advantages_are_limited_and_centred_in_their_group(
+    drawn: list[tuple[float, int]], setting: CreditConfig
+) -> None:
+    reward_N, group_N = tensors(drawn)
+    got = advantages(reward_N, group_N, setting)
+    assert got.dtype == torch.float32
+    assert torch.equal(got.isnan(), reward_N.isnan())
+    assert (got[~got.isnan()].abs() <= setting.clip).all()
+    if setting.baseline == "group" and not (got.abs() >= setting.clip).any():
+        sums = [got[group_N == g].nansum() for g in group_N.unique()]
+        torch.testing.assert_close(torch.stack(sums), torch.zeros(len(sums)), rtol=0, atol=2e-3)
+
+
+def test_large_rewards_keep_their_differences() -> None:
+    assert credit([1e6, 1e6 + 1], [0, 0], config("none")) == [-0.5, 0.5]
+
+
+# -------------------------------------------------------------------------------------------------------------- stats
+
+
+def test_stats_count_groups_without_variance_and_average_the_others() -> None:
+    stats = group_stats(torch.tensor([1.0, 3.0, 5.0, 5.0, 2.0, NAN]), torch.tensor([0, 0, 1, 1, 2, 2]))
+    assert stats.without_variance == pytest.approx(2 / 3)
+    assert stats.std == pytest.approx(1 / 3)
+
+
+def test_stats_leave_out_groups_that_failed_altogether() -> None:
+    stats = group_stats(torch.tensor([1.0, 3.0, NAN, NAN]), torch.tensor([0, 0, 1, 1]))
+    assert stats.without_variance == 0
+    assert stats.std == 1

@@ -1,0 +1,222 @@
+"""Step plans: exact steps for every kind, never an empty window, and only steps worth training."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from beholder.config import KernelConfig, PlanConfig
+from beholder.errors import InputError
+from beholder.rollouts.kernels import stds
+from beholder.rollouts.plans import StepPlan, draw_plan
+
+SIGMAS_SD3 = (1.0, 0.960129, 0.913349, 0.857692, 0.790368, 0.707278, 0.602151, 0.464876, 0.278049, 0.008929, 0.0)
+"""The ten steps of SD3.5: the last is a sliver."""
+WINDOWS = ("window", "random_window", "moving_window")
+
+
+def every_step(steps: int = 10) -> Tensor:
+    return torch.ones(steps, dtype=torch.bool)
+
+
+def all_but(*untrained: int, steps: int = 10) -> Tensor:
+    trainable = every_step(steps)
+    trainable[list(untrained)] = False
+    return trainable
+
+
+def plan(
+    config: PlanConfig, trainable: Tensor | None = None, n: int = 3, iteration: int = 0, seed: int = 0
+) -> StepPlan:
+    trainable = every_step() if trainable is None else trainable
+    return draw_plan(config, trainable, n, iteration, torch.Generator().manual_seed(seed))
+
+
+def trained(drawn: StepPlan) -> list[int]:
+    """The steps that every sample trains."""
+    assert (drawn.trained_NK == drawn.trained_NK[0]).all()
+    return drawn.trained_NK[0].tolist()
+
+
+def stochastic(drawn: StepPlan) -> list[int]:
+    return drawn.stochastic_T.nonzero().flatten().tolist()
+
+
+def starts(config: PlanConfig, iterations: int, trainable: Tensor | None = None) -> list[int]:
+    return [trained(plan(config, trainable, iteration=i, seed=i))[0] for i in range(iterations)]
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_shapes_and_types(n: int) -> None:
+    for kind in ("all", "prefix", "random", *WINDOWS):
+        drawn = plan(PlanConfig(kind=kind, fraction=0.5, size=5), n=n)
+        assert drawn.stochastic_T.shape == (10,) and drawn.stochastic_T.dtype == torch.bool
+        assert drawn.trained_NK.shape == (n, 10 if kind == "all" else 5) and drawn.trained_NK.dtype == torch.int64
+
+
+def test_all_trains_every_trainable_step_and_draws_every_step_stochastically() -> None:
+    assert trained(plan(PlanConfig(kind="all"))) == list(range(10))
+    drawn = plan(PlanConfig(kind="all"), all_but(9))
+    assert trained(drawn) == list(range(9))
+    assert stochastic(drawn) == list(range(10))
+
+
+@pytest.mark.parametrize("fraction, count", [(0.99, 9), (0.5, 5), (0.59, 5), (0.1, 1), (1.0, 10)])
+def test_prefix_trains_the_first_int_of_fraction_times_steps(fraction: float, count: int) -> None:
+    drawn = plan(PlanConfig(kind="prefix", fraction=fraction))
+    assert trained(drawn) == list(range(count))
+    assert stochastic(drawn) == list(range(10))
+
+
+def test_prefix_counts_steps_before_leaving_out_untrainable_ones() -> None:
+    assert trained(plan(PlanConfig(kind="prefix", fraction=0.5), all_but(0, 3))) == [1, 2, 4]
+
+
+def test_window_stays_where_it_is_put() -> None:
+    config = PlanConfig(kind="window", start=3, size=2)
+    for iteration in (0, 7, 1000):
+        drawn = plan(config, iteration=iteration)
+        assert trained(drawn) == stochastic(drawn) == [3, 4]
+
+
+def test_untrainable_steps_inside_a_window_follow_the_ode() -> None:
+    drawn = plan(PlanConfig(kind="window", start=2, size=4), all_but(3))
+    assert trained(drawn) == stochastic(drawn) == [2, 4, 5]
+
+
+def test_moving_window_rolls_back_and_is_never_empty() -> None:
+    config = PlanConfig(kind="moving_window", size=4, start=0, stop=23, stride=1, every=25)
+    seen = [trained(plan(config, every_step(25), iteration=i)) for i in range(0, 25 * 45)]
+    assert all(len(steps) == 4 for steps in seen)
+    assert [steps[0] for steps in seen[::25]] == [*range(20), *range(20), *range(5)]
+    assert seen[24] == seen[0] and seen[25] == [1, 2, 3, 4]
+
+
+def test_moving_window_of_stride_zero_is_frozen() -> None:
+    assert starts(PlanConfig(kind="moving_window", size=4, stride=0, every=1), 12) == [0] * 12
+
+
+def test_moving_window_starts_at_its_start() -> None:
+    config = PlanConfig(kind="moving_window", size=2, start=2, stop=6, every=1)
+    assert starts(config, 7) == [2, 3, 4, 2, 3, 4, 2]
+
+
+def test_random_window_takes_every_place_equally_often() -> None:
+    config = PlanConfig(kind="random_window", size=3, start=1, stop=6)
+    counts = torch.bincount(torch.tensor(starts(config, 600)), minlength=10)
+    assert counts.nonzero().flatten().tolist() == [1, 2, 3]
+    assert (counts[1:4] - 200).abs().max() < 5 * (600 * 2 / 9) ** 0.5
+
+
+def test_random_window_is_one_for_all_samples_and_a_function_of_the_generator() -> None:
+    config = PlanConfig(kind="random_window", size=2)
+    first, second = plan(config, seed=4, n=50), plan(config, seed=4, n=50)
+    assert trained(first) == trained(second)
+    assert stochastic(first) == trained(first)
+
+
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_a_window_leaves_out_the_last_step_unless_told(kind: str) -> None:
+    longest = PlanConfig(kind=kind, size=9)
+    assert trained(plan(longest)) == list(range(9))
+    with pytest.raises(InputError, match="rollout.plan.size"):
+        plan(PlanConfig(kind=kind, size=10))
+    assert trained(plan(PlanConfig(kind=kind, size=10, stop=10))) == list(range(10))
+
+
+def test_stop_beyond_the_schedule_means_its_end() -> None:
+    assert trained(plan(PlanConfig(kind="window", start=8, size=2, stop=99))) == [8, 9]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    kind=st.sampled_from(WINDOWS),
+    steps=st.integers(2, 30),
+    size=st.integers(1, 30),
+    start=st.integers(0, 30),
+    stop=st.none() | st.integers(1, 40),
+    stride=st.integers(0, 7),
+    iteration=st.integers(0, 500),
+)
+def test_every_window_holds_its_size_of_consecutive_steps_within_its_range(
+    kind: str, steps: int, size: int, start: int, stop: int | None, stride: int, iteration: int
+) -> None:
+    config = PlanConfig(kind=kind, size=size, start=start, stop=stop, stride=stride, every=3)
+    end = steps - 1 if stop is None else min(stop, steps)
+    if start + size > end:
+        with pytest.raises(InputError, match=r"rollout\.plan\.size"):
+            plan(config, every_step(steps), iteration=iteration)
+        return
+    chosen = trained(plan(config, every_step(steps), iteration=iteration))
+    assert chosen == list(range(chosen[0], chosen[0] + size))
+    assert start <= chosen[0] and chosen[-1] < end
+
+
+# ---------------------------------------------------------------------------------------- a random share per sample
+
+
+def test_random_steps_are_ascending_distinct_and_trainable() -> None:
+    drawn = plan(PlanConfig(kind="random", fraction=0.6), all_but(0, 9), n=200)
+    assert drawn.trained_NK.shape == (200, 6)
+    assert (drawn.trained_NK.diff(dim=1) > 0).all()
+    assert set(drawn.trained_NK.unique().tolist()) == set(range(1, 9))
+    assert stochastic(drawn) == list(range(10))
+
+
+def test_random_steps_are_uniform_over_steps_and_over_pairs() -> None:
+    n = 6000
+    drawn = plan(PlanConfig(kind="random", fraction=0.3), n=n)
+    chosen = torch.zeros(n, 10).scatter_(1, drawn.trained_NK, 1)
+    assert (chosen.mean(0) - 0.3).abs().max() < 5 * (0.3 * 0.7 / n) ** 0.5
+    pairs = (chosen.T @ chosen / n)[~torch.eye(10, dtype=torch.bool)]
+    together = 0.3 * 2 / 9
+    assert (pairs - together).abs().max() < 5 * (together * (1 - together) / n) ** 0.5
+
+
+def test_random_steps_differ_between_samples_and_repeat_with_the_generator() -> None:
+    config = PlanConfig(kind="random", fraction=0.5)
+    first = plan(config, n=50).trained_NK
+    assert len(first.unique(dim=0)) > 25
+    assert torch.equal(first, plan(config, n=50).trained_NK)
+    assert not torch.equal(first, plan(config, n=50, seed=1).trained_NK)
+
+
+def test_random_share_is_limited_to_trainable_steps() -> None:
+    assert trained(plan(PlanConfig(kind="random", fraction=0.9), all_but(*range(8)))) == [8, 9]
+
+
+def test_for_samples_takes_their_rows() -> None:
+    drawn = plan(PlanConfig(kind="random", fraction=0.5), n=6)
+    part = drawn.for_samples(slice(2, 5))
+    assert torch.equal(part.trained_NK, drawn.trained_NK[2:5])
+    assert torch.equal(part.stochastic_T, drawn.stochastic_T)
+
+
+# -------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    "config, trainable, field",
+    [
+        (PlanConfig(kind="prefix", fraction=0.05), every_step(), "rollout.plan"),
+        (PlanConfig(kind="all"), torch.zeros(10, dtype=torch.bool), "min_std"),
+        (PlanConfig(kind="window", start=4, size=2), all_but(4, 5), "min_std"),
+        (PlanConfig(kind="random", fraction=0.05), every_step(), "rollout.plan.fraction"),
+        (PlanConfig(kind="random", fraction=0.5), torch.zeros(10, dtype=torch.bool), "rollout.plan"),
+        (PlanConfig(kind="window", start=12, size=1), every_step(), "rollout.plan.size"),
+    ],
+)
+def test_a_plan_without_trained_steps_is_refused_in_one_line(config: PlanConfig, trainable: Tensor, field: str) -> None:
+    with pytest.raises(InputError, match=field) as refusal:
+        plan(config, trainable)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind, level", [("flow_sde", 0.7), ("cps", 0.8)])
+def test_the_sliver_at_the_end_of_sd3_is_not_worth_training(kind: str, level: float) -> None:
+    kernel = KernelConfig(kind=kind, level=level)
+    trainable = stds(kernel, torch.tensor(SIGMAS_SD3).double()) >= kernel.min_std
+    expected = list(range(9)) if kind == "flow_sde" else list(range(8))
+    assert trainable.nonzero().flatten().tolist() == expected
+    assert trained(plan(PlanConfig(kind="all"), trainable)) == expected

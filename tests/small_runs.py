@@ -1,0 +1,50 @@
+"""Runs of seconds on the tiny pipelines: their configuration, in Python and as command-line options."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from beholder.config import (
+    EMAConfig,
+    EvaluationConfig,
+    LoopConfig,
+    ObjectiveConfig,
+    OptimiserConfig,
+    PlanConfig,
+    PolicyConfig,
+    RunConfig,
+)
+from beholder.methods import find_method
+
+TEXT_TOKENS = 16
+
+
+def small_run(
+    folder: Path, output: Path, method: str = "flow-grpo-fast", *, iterations: int = 2, rewards: str = "redness"
+) -> RunConfig:
+    """The method's `shapes` preset shrunk to 2 prompts × 4 samples × 4 steps on the pipeline in ``folder``."""
+    preset = find_method(method).preset("shapes")
+    plan = replace(preset.rollout.plan, stop=3) if method == "flow-grpo-fast" else PlanConfig(kind="prefix")
+    return replace(
+        preset,
+        rewards={rewards: 1.0},
+        output=str(output),
+        policy=PolicyConfig(model=str(folder), max_sequence_length=TEXT_TOKENS),
+        rollout=replace(preset.rollout, steps=4, prompts=2, group=4, batch=8, plan=plan),
+        objective=ObjectiveConfig(clip_low=1e-2, clip_high=1e-2),
+        optimiser=OptimiserConfig(lr=1e-3),
+        ema=EMAConfig(decay=0.9),
+        loop=LoopConfig(iterations=iterations, updates=2, micro_batch=8, checkpoint_every=1, signal_every=1),
+        evaluation=EvaluationConfig(every=2, images=6, rewards=(rewards,), grid=6),
+    )
+
+
+def small_options(folder: Path, output: Path, *more: str, iterations: int = 2) -> list[str]:
+    """What follows `beholder align METHOD` for a run of the same size."""
+    return [
+        *("--preset", "shapes", "--policy.model", str(folder), "--policy.max-sequence-length", str(TEXT_TOKENS)),
+        *("--rewards", "redness", "1.0", "--evaluation.rewards", "redness", "--evaluation.images", "6"),
+        *("--evaluation.grid", "6", "--evaluation.every", "2"),
+        *("--rollout.steps", "4", "--rollout.prompts", "2", "--rollout.group", "4", "--rollout.batch", "8"),
+        *("--rollout.plan.stop", "3", "--loop.iterations", str(iterations), "--loop.micro-batch", "8"),
+        *("--loop.checkpoint-every", "1", "--output", str(output), *more),
+    ]
