@@ -1,6 +1,7 @@
 """The clipped policy gradient: values and gradients by hand, what the clip removes, and that it learns."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -20,10 +21,10 @@ def loss_and_gradient(
     log_ratio: list[float], advantage: list[float], config: ObjectiveConfig = WIDE, weight: list[float] | None = None
 ) -> tuple[float, list[float], PolicyGradientStats]:
     """Loss and its gradient in ψ for log-ratios per dimension, float64."""
-    old = torch.linspace(-30, 5, len(log_ratio)).double()
-    psi = (old + D * torch.tensor(log_ratio).double()).requires_grad_()
-    w = torch.ones(len(log_ratio)).double() if weight is None else torch.tensor(weight).double()
-    loss, stats = ppo_clip(psi, old, D, torch.tensor(advantage).double(), w, config)
+    old = torch.linspace(-30, 5, len(log_ratio), dtype=torch.float64)
+    psi = (old + D * torch.tensor(log_ratio, dtype=torch.float64)).requires_grad_()
+    w = torch.tensor([1.0] * len(log_ratio) if weight is None else weight, dtype=torch.float64)
+    loss, stats = ppo_clip(psi, old, D, torch.tensor(advantage, dtype=torch.float64), w, config)
     loss.backward()
     assert psi.grad is not None
     return loss.item(), psi.grad.tolist(), stats
@@ -144,7 +145,7 @@ def test_weighted_micro_batches_add_up_to_the_whole(bounds: tuple[int, ...]) -> 
     advantage[5] = math.nan
     psi = old + 0.5 * torch.randn(12, generator=generator).double()
     whole, _ = ppo_clip(psi, old, D, advantage, weight, WIDE)
-    parts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [slice(a, b) for a, b in pairwise(bounds)]
     losses = [ppo_clip(psi[p], old[p], D, advantage[p], weight[p], WIDE)[0] * (p.stop - p.start) / 12 for p in parts]
     torch.testing.assert_close(torch.stack(losses).sum(), whole, rtol=1e-12, atol=1e-12)
 

@@ -1,6 +1,7 @@
-"""The rollout engine with a policy whose velocity is a known function: what is drawn, what is kept, what is replayed."""
+"""The rollout engine with a policy whose velocity is a known function: what is drawn, kept and replayed."""
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -97,7 +98,7 @@ def test_a_plan_without_stochastic_steps_draws_what_the_ode_draws() -> None:
 def test_the_ode_is_the_sum_of_its_steps() -> None:
     start, policy = begin(), LinearPolicy()
     x = start.x_Nx
-    for here, there in zip(SIGMAS.tolist(), SIGMAS.tolist()[1:]):
+    for here, there in pairwise(SIGMAS.tolist()):
         x = x + (there - here) * policy.branch(x, torch.full((6,), here), start.condition)
     torch.testing.assert_close(sample_ode(policy, start, SIGMAS, GuidanceConfig()), x, rtol=1e-6, atol=1e-6)
 
@@ -206,9 +207,9 @@ def test_decisions_of_any_rows_and_columns_are_theirs(kernel: KernelConfig) -> N
     trajectory = drawn(kernel, guidance=3.0)
     rows, columns = torch.tensor([5, 0, 5, 2]), torch.tensor([1, 3, 0, 1])
     decisions = trajectory.decisions(rows, columns)
-    assert torch.equal(
-        decisions.state_Mx, torch.stack([trajectory.state_NKx[5, 1], *trajectory.state_NKx[[0, 5, 2], [3, 0, 1]]])
-    )
+    for i, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        assert torch.equal(decisions.state_Mx[i], trajectory.state_NKx[row, column])
+        assert torch.equal(decisions.next_Mx[i], trajectory.next_NKx[row, column])
     assert torch.equal(decisions.condition.tensors["target"], begin().condition.tensors["target"][rows])
     torch.testing.assert_close(
         replay(LinearPolicy(), decisions).logp_M, trajectory.logp_old_NK[rows, columns], rtol=1e-6, atol=1e-6
@@ -226,7 +227,7 @@ def test_another_policy_has_another_ratio() -> None:
 def test_the_rollout_builds_no_graph() -> None:
     target = begin().condition.tensors["target"].requires_grad_()
     start = replace(begin(), condition=Condition({"target": target}))
-    trajectory = rollout(LinearPolicy(), start, SIGMAS, plan_for(*KERNELS[:1], PLANS[0]), KERNELS[0], GuidanceConfig())
+    trajectory = rollout(LinearPolicy(), start, SIGMAS, plan_for(KERNELS[0], PLANS[0]), KERNELS[0], GuidanceConfig())
     assert not trajectory.final_Nx.requires_grad and not trajectory.logp_old_NK.requires_grad
     scored = replay(LinearPolicy(), trajectory.decisions(*every_decision(trajectory)))
     assert torch.autograd.grad(scored.logp_M.sum(), target)[0].abs().min() > 0

@@ -2,6 +2,7 @@
 keep the marginals of the path."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -268,7 +269,7 @@ def test_kl_has_the_gradient_of_its_finite_differences(kind: str) -> None:
 def test_stds_of_a_schedule_are_those_of_its_transitions(kind: str) -> None:
     sigmas = torch.tensor([1.0, 0.9, 0.6, 0.25, 0.0]).double()
     got = stds(KernelConfig(kind=kind, level=0.5), sigmas)
-    want = [move(kind, *state(), here, there, 0.5).std[0].item() for here, there in zip(sigmas, sigmas[1:])]
+    want = [move(kind, *state(), here, there, 0.5).std[0].item() for here, there in pairwise(sigmas.tolist())]
     assert got.tolist() == pytest.approx(want, rel=1e-12)
 
 

@@ -87,7 +87,7 @@ def test_untrainable_steps_inside_a_window_follow_the_ode() -> None:
 
 def test_moving_window_rolls_back_and_is_never_empty() -> None:
     config = PlanConfig(kind="moving_window", size=4, start=0, stop=23, stride=1, every=25)
-    seen = [trained(plan(config, every_step(25), iteration=i)) for i in range(0, 25 * 45)]
+    seen = [trained(plan(config, every_step(25), iteration=i)) for i in range(25 * 45)]
     assert all(len(steps) == 4 for steps in seen)
     assert [steps[0] for steps in seen[::25]] == [*range(20), *range(20), *range(5)]
     assert seen[24] == seen[0] and seen[25] == [1, 2, 3, 4]
@@ -120,7 +120,7 @@ def test_random_window_is_one_for_all_samples_and_a_function_of_the_generator() 
 def test_a_window_leaves_out_the_last_step_unless_told(kind: str) -> None:
     longest = PlanConfig(kind=kind, size=9)
     assert trained(plan(longest)) == list(range(9))
-    with pytest.raises(InputError, match="rollout.plan.size"):
+    with pytest.raises(InputError, match=r"rollout\.plan\.size"):
         plan(PlanConfig(kind=kind, size=10))
     assert trained(plan(PlanConfig(kind=kind, size=10, stop=10))) == list(range(10))
 

@@ -63,11 +63,14 @@ class Policy:
     def start(
         self, prompts: list[str], group_N: Tensor, seed_N: Tensor, noise_seed_N: Tensor, sigma: float, guided: bool
     ) -> Start:
-        """Initial states; ``noise_seed_N`` seeds the starting noise, ``seed_N`` the noise of the steps."""
+        """Initial states. ``noise_seed_N`` seeds the starting noise, ``seed_N`` the noise of the steps.
+
+        Equal noise seeds must come with equal prompts: such samples share a trunk.
+        """
         noise = noise_for(noise_seed_N, self.family.latent_shape(), 0).to(self.device)
         x = self.family.to_path(noise, torch.full((len(prompts),), sigma, device=self.device))
         unconditional = self.encode([""] * len(prompts)) if guided else None
-        return Start(prompts, group_N, seed_N, x, self.encode(prompts), unconditional)
+        return Start(prompts, group_N, seed_N, x, self.encode(prompts), unconditional, noise_seed_N)
 
     def velocity(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor
 from beholder.config import GuidanceConfig, KernelConfig
 from beholder.rollouts.kernels import Transition, euler_step, transition
 from beholder.rollouts.plans import StepPlan
-from beholder.rollouts.trajectory import Condition, Decisions, Trajectory
+from beholder.rollouts.trajectory import Condition, Decisions, Trajectory, first_of_each
 
 
 class VelocityPolicy(Protocol):
@@ -40,6 +40,8 @@ class Start:
     x_Nx: Tensor
     condition: Condition
     unconditional: Condition | None
+    origin_N: Tensor | None = None
+    """int64: samples with the same number start from the same noise and prompt; None means all differ."""
 
 
 def noise_for(seed_N: Tensor, shape: tuple[int, ...], stream: int) -> Tensor:
@@ -65,16 +67,25 @@ def rollout(
     """Draws ``len(start.prompts)`` samples along ``sigmas_T1`` (descending, ``[T+1]``).
 
     Stochastic steps of the plan use ``kernel``, the others the ODE. The step noise is a function of the sample's
-    seed and the step. Trained decisions are stored in float32 with their log-density.
+    seed and the step. Trained decisions are stored in float32 with their log-density. Samples of one origin are one
+    sample up to and including the network call of the first stochastic step, and are drawn as one (the trunk).
     """
     n, k = plan.trained_NK.shape
-    x = start.x_Nx.float()
-    device, trained = x.device, plan.trained_NK.to(x.device)
-    state_NKx, next_NKx = x.new_zeros(n, k, *x.shape[1:]), x.new_zeros(n, k, *x.shape[1:])
-    logp_NK, std_NK = x.new_zeros(n, k), x.new_zeros(n, k)
-    for step in range(len(sigmas_T1) - 1):
-        here, there = (sigmas_T1[i].to(device, torch.float32).expand(n) for i in (step, step + 1))
-        v = policy.velocity(x, here, start.condition, start.unconditional, guidance)
+    device, trained, steps = start.x_Nx.device, plan.trained_NK.to(start.x_Nx.device), len(sigmas_T1) - 1
+    state_NKx = start.x_Nx.new_zeros(n, k, *start.x_Nx.shape[1:], dtype=torch.float32)
+    next_NKx = torch.zeros_like(state_NKx)
+    logp_NK, std_NK = state_NKx.new_zeros(n, k), state_NKx.new_zeros(n, k)
+    origin_N = torch.arange(n) if start.origin_N is None else start.origin_N
+    trunk_O, member_N = first_of_each(origin_N)
+    fans_out = int(plan.stochastic_T.int().argmax()) if bool(plan.stochastic_T.any()) else steps - 1
+    x, now = start.x_Nx.float()[trunk_O], select(start, trunk_O)
+    evaluations = 0
+    for step in range(steps):
+        here, there = (sigmas_T1[i].to(device, torch.float32).expand(len(x)) for i in (step, step + 1))
+        v = policy.velocity(x, here, now.condition, now.unconditional, guidance)
+        evaluations += len(x) * (1 if now.unconditional is None else 2)
+        if step == fans_out:
+            x, v, now, here, there = x[member_N], v[member_N], start, here[:1].expand(n), there[:1].expand(n)
         if not plan.stochastic_T[step]:
             x = euler_step(x, v, here, there)
             continue
@@ -86,12 +97,12 @@ def rollout(
             logp_NK[rows, columns] = move.log_prob_sum(x_next)[rows].float()
             std_NK[rows, columns] = move.std[rows].float()
         x = x_next
-    branches = 1 if start.unconditional is None else 2
     sigmas = sigmas_T1.to(device, torch.float32)
     return Trajectory(
         prompts=start.prompts,
         group_N=start.group_N,
         seed_N=start.seed_N,
+        origin_N=origin_N,
         step_NK=trained,
         sigma_NK=sigmas[trained],
         sigma_next_NK=sigmas[trained + 1],
@@ -104,7 +115,20 @@ def rollout(
         unconditional=start.unconditional,
         kernel=kernel,
         guidance=guidance,
-        network_evaluations=n * (len(sigmas_T1) - 1) * branches,
+        fans_out=fans_out,
+        network_evaluations=evaluations,
+    )
+
+
+def select(start: Start, row_O: Tensor) -> Start:
+    """The starts of the rows ``row_O``."""
+    return Start(
+        prompts=[start.prompts[i] for i in row_O.tolist()],
+        group_N=start.group_N[row_O],
+        seed_N=start.seed_N[row_O],
+        x_Nx=start.x_Nx[row_O],
+        condition=start.condition.select(row_O),
+        unconditional=None if start.unconditional is None else start.unconditional.select(row_O),
     )
 
 
@@ -118,9 +142,12 @@ class Replay:
 
 
 def replay(policy: VelocityPolicy, decisions: Decisions) -> Replay:
-    """Scores stored decisions under the present policy, with gradient."""
+    """Scores stored decisions under the present policy, with gradient; equal states share one network call."""
     d = decisions
-    v = policy.velocity(d.state_Mx, d.sigma_M, d.condition, d.unconditional, d.guidance)
+    row_U, member_M = first_of_each(d.state_id_M)
+    unconditional = None if d.unconditional is None else d.unconditional.select(row_U)
+    v = policy.velocity(d.state_Mx[row_U], d.sigma_M[row_U], d.condition.select(row_U), unconditional, d.guidance)
+    v = v[member_M]
     move = transition(d.kernel, d.state_Mx, v, d.sigma_M, d.sigma_next_M)
     return Replay(move, v, move.log_prob_sum(d.next_Mx))
 

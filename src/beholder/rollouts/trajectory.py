@@ -32,6 +32,13 @@ class Condition:
         return Condition({name: torch.cat([p.tensors[name] for p in parts]) for name in parts[0].tensors})
 
 
+def first_of_each(id_N: Tensor) -> tuple[Tensor, Tensor]:
+    """``(row_U, member_N)``: the first row of each distinct id, and for every row the index of its id among them."""
+    _, member_N = id_N.unique(return_inverse=True)
+    row_U = torch.full((int(member_N.max()) + 1,), len(id_N), device=id_N.device)
+    return row_U.scatter_reduce(0, member_N, torch.arange(len(id_N), device=id_N.device), "amin"), member_N
+
+
 @dataclass(frozen=True)
 class Decisions:
     """M decisions taken out of a trajectory, ready to be scored again; every tensor is ``[M, ...]``."""
@@ -43,6 +50,8 @@ class Decisions:
     next_Mx: Tensor
     logp_old_M: Tensor
     std_M: Tensor
+    state_id_M: Tensor
+    """int64: decisions with the same number were taken in the same state, and share its network call."""
     condition: Condition
     unconditional: Condition | None
     kernel: KernelConfig
@@ -58,6 +67,8 @@ class Trajectory:
     """int64: index of the sample's prompt in this rollout; samples of one prompt form a group."""
     seed_N: Tensor
     """int64: seed of each sample's noise."""
+    origin_N: Tensor
+    """int64: samples with the same number share their starting noise and everything up to step ``fans_out``."""
     step_NK: Tensor
     sigma_NK: Tensor
     sigma_next_NK: Tensor
@@ -71,6 +82,8 @@ class Trajectory:
     unconditional: Condition | None
     kernel: KernelConfig
     guidance: GuidanceConfig
+    fans_out: int
+    """First stochastic step."""
     network_evaluations: int
     """Forward passes of the denoiser, counted per sample and per guidance branch."""
 
@@ -83,7 +96,10 @@ class Trajectory:
 
     def decisions(self, row_M: Tensor, column_M: Tensor) -> Decisions:
         """The decisions ``column_M`` of the samples ``row_M`` (both int64)."""
+        own_M = self.origin_N.max() + 1 + torch.arange(len(row_M), device=row_M.device)
+        at_trunk_M = self.step_NK[row_M, column_M].to(row_M.device) <= self.fans_out
         return Decisions(
+            state_id_M=torch.where(at_trunk_M, self.origin_N[row_M], own_M),
             step_M=self.step_NK[row_M, column_M],
             sigma_M=self.sigma_NK[row_M, column_M],
             sigma_next_M=self.sigma_next_NK[row_M, column_M],

@@ -205,10 +205,11 @@ def accumulate(
     """Adds the gradient of one optimiser step: all decisions of the samples ``row_N``, in micro-batches."""
     config, accelerator, trajectory = learner.config, learner.accelerator, batch.trajectory
     k = trajectory.step_NK.shape[1]
-    # Halves of different prompts come one after the other, so that the signal can be measured at no cost.
-    parity = trajectory.group_N[row_N] % 2
-    row_N = row_N[parity.argsort(stable=True)]
-    half = int((parity == 0).sum()) * k
+    # Prompts in order, even ones first: a group's shared states fall into one micro-batch, and the signal between
+    # halves of different prompts can be measured at no cost.
+    group_N = trajectory.group_N[row_N]
+    row_N = row_N[(group_N % 2 * (group_N.max() + 1) + group_N).argsort(stable=True)]
+    half = int((group_N % 2 == 0).sum()) * k
     row_M, column_M = row_N.repeat_interleave(k), torch.arange(k).repeat(len(row_N))
     bounds = sorted({*range(0, half, config.loop.micro_batch), *range(half, len(row_M), config.loop.micro_batch)})
     for start, stop in zip(bounds, [*bounds[1:], len(row_M)], strict=True):

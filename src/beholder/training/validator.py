@@ -117,13 +117,15 @@ def _combinations(config: RunConfig) -> Iterable[str]:
         yield "rollout.group: a group of 1 has no spread for credit.baseline 'group'; use 2 or more, or baseline none"
     if credit.scale != "none" and credit.ddof >= rollout.group and credit.scale == "group":
         yield f"credit.ddof: {credit.ddof} leaves nothing of a group of {rollout.group}; use a larger rollout.group"
-    yield from _window(config)
+    yield from _plan(config)
     if config.policy.training == "full" and config.policy.dtype != "float32":
         yield f"policy.dtype: policy.training full learns in float32, not {config.policy.dtype}; use float32 or lora"
 
 
-def _window(config: RunConfig) -> Iterable[str]:
+def _plan(config: RunConfig) -> Iterable[str]:
     plan, steps = config.rollout.plan, config.rollout.steps
+    if plan.kind in ("prefix", "random") and int(plan.fraction * steps) < 1:
+        yield f"rollout.plan.fraction: {plan.fraction} of rollout.steps {steps} is no step; use a larger one"
     if plan.kind not in ("window", "random_window", "moving_window"):
         return
     stop = min(steps - 1 if plan.stop is None else plan.stop, steps)

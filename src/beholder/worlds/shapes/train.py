@@ -5,7 +5,8 @@ of a fixed set of scenes, the denoiser with its text encoders by rectified flow,
 
     x_t = (1 - t) x0 + t ε,   loss = mean |f(x_t, t, caption) - (ε - x0)|²   (Esser et al. 2403.03206, eq. 12-14).
 
-A controlled share of the captions is wrong (`WRONG_CAPTIONS`), as web captions are: the generator then draws cleanly
+The denoiser has two rounds; a controlled share of its captions is wrong (`WRONG_CAPTIONS`), fewer in the second, as
+web captions are before and after filtering: the generator then draws cleanly
 but obeys unreliably, which leaves alignment something to do that is not drawing skill.
 """
 
@@ -26,8 +27,11 @@ from beholder.worlds.shapes.architecture import ABSENT_TOKENS, build_pipeline
 from beholder.worlds.shapes.scenes import render
 
 KIND_SHARE = {"single": 1.0, "two": 1.0, "counting": 1.5, "colour": 1.5, "position": 2.0, "attribution": 3.0}
-WRONG_CAPTIONS = {"single": 0.10, "two": 0.30, "counting": 0.40, "colour": 0.25, "position": 0.40, "attribution": 0.40}
-"""Share of training scenes whose caption is wrong, by kind."""
+WRONG_CAPTIONS = (
+    {"single": 0.10, "two": 0.30, "counting": 0.40, "colour": 0.25, "position": 0.40, "attribution": 0.40},
+    {"single": 0.10, "two": 0.20, "counting": 0.25, "colour": 0.20, "position": 0.25, "attribution": 0.25},
+)
+"""Share of training scenes whose caption is wrong, by round and kind."""
 
 
 @dataclass
@@ -43,7 +47,8 @@ class TrainConfig:
     """Weight of the mean KL per latent dimension beside the mean absolute pixel error."""
     scenes: int = 120_000
     """Scenes rendered and encoded once for the denoiser."""
-    denoiser_steps: int = 2800
+    denoiser_steps: tuple[int, int] = (2800, 2200)
+    """Steps of each round; every round warms up and decays its learning rate."""
     denoiser_batch: int = 128
     muon_lr: float = 0.015
     adam_lr: float = 1.5e-3
@@ -201,10 +206,12 @@ def denoiser_optimisers(model: TextAndImage, config: TrainConfig) -> list[torch.
     return [with_initial_lr(muon), with_initial_lr(adam)]
 
 
-def draw_captions(true: np.ndarray, wrong: np.ndarray, drop: float, rng: np.random.Generator) -> np.ndarray:
-    """Caption indices for a batch of scenes, some wrong (`WRONG_CAPTIONS`), some empty (-1)."""
+def draw_captions(
+    true: np.ndarray, wrong: np.ndarray, shares: dict[str, float], drop: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Caption indices for a batch of scenes, some wrong (``shares`` by kind), some empty (-1)."""
     pool, _ = caption_pool()
-    share = np.array([WRONG_CAPTIONS[pool[i].kind] for i in true])
+    share = np.array([shares[pool[i].kind] for i in true])
     mistaken = wrong[true, rng.integers(wrong.shape[1], size=len(true))]
     captions = np.where(rng.random(len(true)) < share, mistaken, true)
     return np.where(rng.random(len(true)) < drop, -1, captions)
@@ -224,16 +231,19 @@ def train_denoiser(pipeline: Any, latents: Tensor, captions: np.ndarray, config:
     ids = pipeline.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     wrong = wrong_caption_table(config.seed)
     started, running = time.time(), 0.0
-    for step in range(first, config.denoiser_steps):
+    total = sum(config.denoiser_steps)
+    for step in range(first, total):
+        second = step >= config.denoiser_steps[0]
+        since = step - config.denoiser_steps[0] * second
         rng = np.random.default_rng([config.seed, 4, step])
         torch.manual_seed(config.seed * 1_000_003 + step)
         rows = rng.integers(len(latents), size=config.denoiser_batch)
         x0 = latents[rows]
-        caption = draw_captions(captions[rows], wrong, config.caption_drop, rng)
+        caption = draw_captions(captions[rows], wrong, WRONG_CAPTIONS[second], config.caption_drop, rng)
         t = torch.sigmoid(torch.randn(len(x0)))
         noise = torch.randn_like(x0)
         t4 = t[:, None, None, None]
-        set_lr(optimisers, learning_rate(step, config.denoiser_steps))
+        set_lr(optimisers, learning_rate(since, config.denoiser_steps[second]))
         loss = F.mse_loss(model((1 - t4) * x0 + t4 * noise, t, ids[caption]), noise - x0)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -245,7 +255,7 @@ def train_denoiser(pipeline: Any, latents: Tensor, captions: np.ndarray, config:
             names = list(parameters)
             torch._foreach_lerp_([ema[n] for n in names], [parameters[n] for n in names], 1 - decay)
         running = loss.item() if step == first else 0.99 * running + 0.01 * loss.item()
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.denoiser_steps:
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == total:
             save_atomically(checkpoint(model, optimisers, step + 1, ema=ema), path)
             print(f"denoiser {step + 1}: loss {running:.4f}, {time.time() - started:.0f} s", flush=True)
     with torch.no_grad():

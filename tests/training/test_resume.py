@@ -1,0 +1,368 @@
+"""A run that was interrupted, by any means and at any moment, ends with the numbers of the run that was not."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from beholder.cli import run
+from beholder.config import EMAConfig, KLConfig, RunConfig
+from beholder.errors import InputError, RunError
+from beholder.training import run_folder
+from beholder.training.align import align, resume
+from beholder.training.run_folder import Progress, RunFolder
+from small_runs import small_options, small_run
+
+
+def variants(folder: Path, output: Path) -> dict[str, RunConfig]:
+    """Four iterations with everything that has a memory: optimiser, average, window, reference, warm-up."""
+    base = small_run(folder, output, iterations=4)
+    full = replace(base.policy, training="full")
+    warm = replace(base.optimiser, warmup=5)
+    moving = replace(base.rollout.plan, kind="moving_window", size=1, every=1)
+    return {
+        "LoRA, average": replace(base, ema=EMAConfig(decay=0.9, every=2)),
+        "LoRA, no average, checkpoints at 2 and 4": replace(
+            base, ema=EMAConfig(), loop=replace(base.loop, checkpoint_every=2)
+        ),
+        "all weights, average, reference": replace(base, policy=full, kl=KLConfig(beta=0.1)),
+        "moving window, warm-up": replace(base, optimiser=warm, rollout=replace(base.rollout, plan=moving)),
+    }
+
+
+VARIANTS = tuple(variants(Path(), Path()))
+
+
+def stop_after(iteration: int) -> Callable[[dict[str, Any]], None]:
+    def listener(row: dict[str, Any]) -> None:
+        if row["event"] == "train" and row["iteration"] == iteration:
+            raise KeyboardInterrupt
+
+    return listener
+
+
+def weights(run_folder: Path) -> dict[str, torch.Tensor]:
+    (file,) = (run_folder / "policy").glob("*.safetensors")
+    return load_file(file)
+
+
+def state(run_folder: Path) -> dict[str, Any]:
+    return torch.load(sorted((run_folder / "checkpoints").glob("iteration_*"))[-1] / "state.pt", weights_only=True)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert_same(state(one), state(other), ("seconds",))
+    timed = [[json.loads(line)["iteration"] for line in (p / "timings.jsonl").open()] for p in (one, other)]
+    assert timed[0] == timed[1]
+    for name in ("samples", "findings.json"):
+        files = sorted(p.relative_to(one) for p in (one / name).rglob("*")) or [Path(name)]
+        assert all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
+
+
+def assert_same(one: Any, other: Any, apart: tuple[str, ...] = ()) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one.keys() - set(apart):
+            assert_same(one[key], other[key], apart)
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right, apart)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_resumed_run_repeats_the_numbers(name: str, tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    whole = variants(tiny_sd3_folder, tmp_path / "whole")[name]
+    align(whole)
+    parts = replace(whole, output=str(tmp_path / "parts"))
+    with pytest.raises(KeyboardInterrupt):
+        align(parts, stop_after(3))
+    assert not (tmp_path / "parts" / "policy").exists()
+    with pytest.raises(KeyboardInterrupt):  # before its first checkpoint
+        resume(tmp_path / "parts", stop_after(3))
+    resume(tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_prompts_of_ones_own_and_guidance(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    """The text encoder meets the prompts in other company after a restart; the numbers do not notice."""
+    texts = [f"a {colour} {shape}" for colour in ("red", "green", "blue", "white") for shape in ("circle", "cross")]
+    (tmp_path / "prompts.txt").write_text("\n".join(texts))
+    base = small_run(tiny_sd3_folder, tmp_path / "whole", iterations=4)
+    guided = replace(base.rollout, guidance=replace(base.rollout.guidance, scale=3.0), prompts=3)
+    evaluation = replace(base.evaluation, prompts=str(tmp_path / "prompts.txt"), images=2)
+    config = replace(base, prompts=str(tmp_path / "prompts.txt"), rollout=guided, evaluation=evaluation)
+    align(config)
+    with pytest.raises(KeyboardInterrupt):
+        align(replace(config, output=str(tmp_path / "parts")), stop_after(3))
+    resume(tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_interrupted_before_the_first_checkpoint(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    config = small_run(tiny_sd3_folder, tmp_path / "whole")
+    align(config)
+    with pytest.raises(KeyboardInterrupt):
+        align(replace(config, output=str(tmp_path / "parts")), stop_after(1))
+    resume(tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_sd3_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three iterations with a checkpoint each; not to be written to."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return align(small_run(tiny_sd3_folder, folder, iterations=3))
+
+
+@pytest.fixture
+def cut(finished: Path, tmp_path: Path) -> Path:
+    """`finished` as a kill after the second iteration would have left it."""
+    folder = tmp_path / "cut"
+    shutil.copytree(finished, folder)
+    for name in ("policy", "checkpoints/iteration_00003"):
+        shutil.rmtree(folder / name)
+    for name in ("summary.json", "samples/iteration_00003.png", "samples/iteration_00003.json"):
+        (folder / name).unlink()
+    return folder
+
+
+def test_a_torn_last_line_is_forgotten(cut: Path, finished: Path) -> None:
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        lines = (cut / name).read_text().splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)["iteration"] < 3]
+        (cut / name).write_text("".join(kept) + lines[-1][:17])
+    resume(cut)
+    assert_same_run(finished, cut)
+
+
+def test_lines_after_the_checkpoint_are_written_again_once(cut: Path, finished: Path) -> None:
+    resume(cut)
+    assert_same_run(finished, cut)
+
+
+def test_what_a_kill_left_half_written_is_ignored(cut: Path, finished: Path) -> None:
+    (cut / "checkpoints" / "writing.tmp").mkdir()
+    (cut / "checkpoints" / "writing.tmp" / "state.pt").write_bytes(b"half")
+    (cut / "checkpoints" / "iteration_00003").mkdir()
+    (cut / "policy.tmp").mkdir()
+    resume(cut)
+    assert_same_run(finished, cut)
+    assert not list(cut.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "other", "flipped"])
+def test_a_damaged_checkpoint_is_named(damage: str, cut: Path, capfd: pytest.CaptureFixture) -> None:
+    path = cut / "checkpoints" / "iteration_00002" / "state.pt"
+    data = path.read_bytes()
+    if damage == "other":
+        torch.save({"weights": torch.zeros(3)}, path)
+    else:
+        half = len(data) // 2
+        path.write_bytes({"cut": data[:half], "empty": b"", "text": b"hello", "flipped": data[:200]}[damage])
+    with pytest.raises(InputError, match="iteration_00002") as caught:
+        resume(cut)
+    assert "damaged" in str(caught.value) and "\n" not in str(caught.value)
+    assert run(["align", "--resume", str(cut)]) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_without_the_damaged_checkpoint_it_goes_on_from_the_one_before(finished: Path, tmp_path: Path) -> None:
+    """As the message advises."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "checkpoints" / "iteration_00003")
+    resume(folder)
+    assert_same_run(finished, folder)
+
+
+def test_a_checkpoint_that_does_not_fit_its_configuration_is_named(cut: Path) -> None:
+    settings = yaml.safe_load((cut / "config.yaml").read_text())
+    settings["policy"]["lora"]["rank"] = 4
+    (cut / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(InputError, match=r"does not fit its config\.yaml") as caught:
+        resume(cut)
+    assert "\n" not in str(caught.value)
+
+
+def test_it_goes_on_where_it_lies(cut: Path, finished: Path, tmp_path: Path) -> None:
+    """A run that was moved goes on in its new place, whatever its configuration calls its folder."""
+    shutil.copytree(cut, tmp_path / "moved")
+    before = sorted(p for p in finished.rglob("*"))
+    resume(tmp_path / "moved")
+    assert_same_run(finished, tmp_path / "moved")
+    assert sorted(p for p in finished.rglob("*")) == before
+
+
+# ------------------------------------------------------------------------------------------------ the folder alone
+
+
+def test_only_complete_checkpoints_count_and_old_ones_go(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", "method: m\n")
+    assert folder.load_checkpoint() is None
+    for iteration in range(1, 5):
+        folder.save_checkpoint(Progress(iteration), {"value": torch.tensor(iteration)}, keep=2)
+    (folder.checkpoints / "iteration_00009").mkdir()
+    found = folder.load_checkpoint()
+    assert found is not None and found[0] == Progress(4) and found[1]["value"].item() == 4
+    assert sorted(p.name for p in folder.checkpoints.iterdir()) == [
+        *("iteration_00003", "iteration_00004", "iteration_00009")
+    ]
+
+
+def test_saving_a_checkpoint_again_leaves_no_moment_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a run saves the checkpoint that the loop may just have saved, perhaps the only one."""
+    folder = RunFolder.create(tmp_path / "run", "method: m\n")
+    folder.save_checkpoint(Progress(1), {"value": torch.tensor(1)}, keep=1)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_folder.os, "replace", killed)
+    try:
+        folder.save_checkpoint(Progress(1), {"value": torch.tensor(1)}, keep=1)
+    except KeyboardInterrupt:
+        pass
+    assert folder.load_checkpoint() is not None
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")], ids=["Ctrl-C", "full"])
+def test_an_interrupted_write_leaves_the_old_file(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder.create(tmp_path / "run", "method: m\n")
+    folder.write_text("a.txt", "old")
+    save = torch.save
+
+    def half(value: object, path: Path) -> None:
+        save(value, path)
+        raise error
+
+    monkeypatch.setattr(run_folder.torch, "save", half)
+    monkeypatch.setattr(run_folder.os, "replace", lambda *_: (_ for _ in ()).throw(error))
+    for action in (
+        lambda: folder.write_text("a.txt", "new"),
+        lambda: folder.save_checkpoint(Progress(1), {"value": torch.tensor(1)}, keep=1),
+    ):
+        with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else RunError) as caught:
+            action()
+        assert error is KeyboardInterrupt or "no room to write" in str(caught.value)
+    assert (tmp_path / "run" / "a.txt").read_text() == "old"
+    assert folder.load_checkpoint() is None and not list((tmp_path / "run").rglob("*.tmp"))
+
+
+# ------------------------------------------------------------------------------------------------ real processes
+
+
+def start(arguments: list[str], **options: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "beholder.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a Ctrl-C of the test's own terminal does not reach it
+        **options,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 200.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "too slow"
+        time.sleep(0.01)
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_ctrl_c_is_one_line_and_exit_130(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(["align", "flow-grpo-fast", *small_options(tiny_sd3_folder, folder, iterations=10_000)])
+    wait_for(lambda: lines(folder / "metrics.jsonl") >= 3, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and out == ""
+    assert err.splitlines()[-1].startswith("beholder: interrupted") and "--resume" in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("*.tmp")) and not (folder / "policy").exists()
+    assert RunFolder(folder).load_checkpoint() is not None
+
+
+def limited() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    """Files cannot grow past 60 kB: the first checkpoint does not fit, metrics do."""
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    process = start(
+        ["align", "flow-grpo-fast", *small_options(tiny_sd3_folder, folder)],
+        preexec_fn=limited,  # noqa: PLW1509
+    )
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 1 and out == "", err
+    assert err.splitlines()[-1].startswith("beholder: no room to write ") and "Traceback" not in err
+    assert str(folder / "checkpoints" / "iteration_00001") in err.splitlines()[-1]
+    assert not list((folder / "checkpoints").iterdir()) and not list(folder.rglob("*.tmp"))
+    assert run(["align", "--resume", str(folder)]) == 0
+    assert run(["align", "flow-grpo-fast", *small_options(tiny_sd3_folder, whole)]) == 0
+    assert_same_run(whole, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_any_moment(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    """SIGKILL a random moment after the next line of metrics, so also while pictures or checkpoints are written."""
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    options = small_options(tiny_sd3_folder, whole, "--ema.decay", "0.9", iterations=12)
+    assert run(["align", "flow-grpo-fast", *options]) == 0
+    dice, kills = random.Random(int(os.environ.get("KILL_SEED", "0"))), 0
+    arguments = ["align", "flow-grpo-fast", *options[: options.index("--output")], "--output", str(folder)]
+    arguments += ["--ema.decay", "0.9"]
+    while True:
+        before = (folder / "metrics.jsonl").stat().st_mtime_ns if (folder / "metrics.jsonl").exists() else 0
+        process = start(arguments)
+
+        def written(before: int = before, process: "subprocess.Popen[str]" = process) -> bool:
+            file = folder / "metrics.jsonl"
+            return process.poll() is not None or (file.exists() and file.stat().st_mtime_ns > before)
+
+        deadline = time.monotonic() + 200
+        while not written() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0, 1.0))
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+        _, err = process.communicate(timeout=60)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, err
+        arguments = ["align", "--resume", str(folder)]
+        assert kills < 60
+    assert kills >= 3
+    assert_same_run(whole, folder)
