@@ -2,9 +2,8 @@
 
     python benchmarks/overhead.py [METHOD ...] [--preset shapes] [--iterations 5]
 
-"Bare" calls the same network on the same shapes as often as the method must: T forward passes per rollout batch, one
-forward and backward per micro-batch of trained decisions (and a reference pass with a KL term), the decoder and the
-reward once per sample. Both are timed alternately in one process; the medians and their ratio are printed.
+"Bare" repeats the very network calls of an iteration (same shapes, same gradients), the decoder and the reward, and
+nothing else. Both are timed alternately in one process; the medians and their ratio are printed.
 """
 
 import time
@@ -14,13 +13,15 @@ from statistics import median
 import torch
 import tyro
 from accelerate import Accelerator
+from torch import Tensor, nn
 
 from beholder.config import RunConfig
 from beholder.methods import METHODS, find_method
 from beholder.policies import load_policy
 from beholder.prompts import load_prompts
 from beholder.rewards import load_rewards, score
-from beholder.training.loop import Learner, collect, iterate, make_learner
+from beholder.rollouts.trajectory import Condition
+from beholder.training.loop import Learner, iterate, make_learner
 
 
 @dataclass
@@ -31,33 +32,44 @@ class Options:
     iterations: int = 5
 
 
-def bare(learner: Learner, columns: int) -> None:
-    """The network, decoder and reward work of one iteration with ``columns`` trained decisions per sample."""
-    config, policy = learner.config, learner.policy
-    r, sigmas = config.rollout, policy.schedule(config.rollout.steps)
-    n = r.prompts * r.group
-    texts = [learner.prompts.texts[i] for i in learner.prompts.draw(r.prompts, [0]) for _ in range(r.group)]
-    index_N = torch.arange(n)
-    start = policy.start(texts, index_N, index_N, index_N, sigmas[0].item(), r.guidance.scale != 1)
-    with torch.no_grad():
-        for rows in index_N.split(r.batch):
-            condition = start.condition.select(rows)
-            unconditional = None if start.unconditional is None else start.unconditional.select(rows)
-            for sigma in sigmas[:-1]:
-                sigma_N = sigma.float().expand(len(rows))
-                policy.velocity(start.x_Nx[rows], sigma_N, condition, unconditional, r.guidance)
-    images = policy.decode(start.x_Nx, sigmas[-1].item(), r.batch)
-    score(images, texts, learner.rewards)
-    decisions = index_N.repeat_interleave(columns)
-    for rows in decisions.split(config.loop.micro_batch):
-        condition = start.condition.select(rows)
-        unconditional = None if start.unconditional is None else start.unconditional.select(rows)
-        sigma_M = torch.full((len(rows),), 0.5)
-        policy.velocity(start.x_Nx[rows], sigma_M, condition, unconditional, r.guidance).sum().backward()
-        if config.kl.beta > 0:
-            with torch.no_grad(), policy.reference():
-                policy.velocity(start.x_Nx[rows], sigma_M, condition, unconditional, r.guidance)
+@dataclass(frozen=True)
+class Call:
+    x: Tensor
+    sigma_N: Tensor
+    condition: Condition
+    gradient: bool
+
+
+def calls_of(learner: Learner) -> list[Call]:
+    """The network calls of one iteration."""
+    calls: list[Call] = []
+    family = learner.policy.family
+    original = family.velocity
+
+    def recorded(network: nn.Module, x: Tensor, sigma_N: Tensor, condition: Condition) -> Tensor:
+        calls.append(Call(x, sigma_N, condition, torch.is_grad_enabled()))
+        return original(network, x, sigma_N, condition)
+
+    family.velocity = recorded
+    try:
+        iterate(learner)
+    finally:
+        family.velocity = original
+    return calls
+
+
+def bare(learner: Learner, calls: list[Call]) -> None:
+    """The network, decoder and reward work of one iteration."""
+    policy, r = learner.policy, learner.config.rollout
+    for call in calls:
+        with torch.set_grad_enabled(call.gradient):
+            v = policy.family.velocity(policy.network, call.x, call.sigma_N, call.condition)
+            if call.gradient:
+                v.sum().backward()
     learner.optimiser.zero_grad()
+    texts = [learner.prompts.texts[i] for i in learner.prompts.draw(r.prompts, [0]) for _ in range(r.group)]
+    latents = torch.randn(len(texts), *policy.family.latent_shape())
+    score(policy.decode(latents, policy.schedule(r.steps)[-1].item(), r.batch), texts, learner.rewards)
 
 
 def measure(config: RunConfig, iterations: int) -> tuple[float, float]:
@@ -67,12 +79,11 @@ def measure(config: RunConfig, iterations: int) -> tuple[float, float]:
     learner = make_learner(
         config, policy, load_prompts(config.prompts), load_rewards(list(config.rewards)), Accelerator(cpu=True)
     )
-    iterate(learner)
-    columns = collect(learner).trajectory.step_NK.shape[1]
-    bare(learner, columns)
+    calls = calls_of(learner)
+    bare(learner, calls)
     whole, must = [], []
     for _ in range(iterations):
-        for action, times in ((lambda: iterate(learner), whole), (lambda: bare(learner, columns), must)):
+        for action, times in ((lambda: iterate(learner), whole), (lambda: bare(learner, calls), must)):
             started = time.perf_counter()
             action()
             times.append(time.perf_counter() - started)

@@ -1,5 +1,6 @@
 """A run that was interrupted, by any means and at any moment, ends with the numbers of the run that was not."""
 
+import contextlib
 import json
 import os
 import random
@@ -241,10 +242,8 @@ def test_saving_a_checkpoint_again_leaves_no_moment_without_it(tmp_path: Path, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_folder.os, "replace", killed)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         folder.save_checkpoint(Progress(1), {"value": torch.tensor(1)}, keep=1)
-    except KeyboardInterrupt:
-        pass
     assert folder.load_checkpoint() is not None
 
 
@@ -319,10 +318,7 @@ def limited() -> None:
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tiny_sd3_folder: Path, tmp_path: Path) -> None:
     """Files cannot grow past 60 kB: the first checkpoint does not fit, metrics do."""
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    process = start(
-        ["align", "flow-grpo-fast", *small_options(tiny_sd3_folder, folder)],
-        preexec_fn=limited,  # noqa: PLW1509
-    )
+    process = start(["align", "flow-grpo-fast", *small_options(tiny_sd3_folder, folder)], preexec_fn=limited)
     out, err = process.communicate(timeout=200)
     assert process.returncode == 1 and out == "", err
     assert err.splitlines()[-1].startswith("beholder: no room to write ") and "Traceback" not in err

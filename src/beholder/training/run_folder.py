@@ -37,14 +37,21 @@ def no_room_is_said(path: Path) -> Iterator[None]:
     """A full disk (or quota, or size limit) becomes one line that says what is safe and what to do."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        # torch's own file writer reports a short write as RuntimeError.
-        if not full and "PytorchStreamWriter" not in str(error) and "file write" not in str(error):
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        raise RunError(
-            f"no room to write {path}: {error}; earlier checkpoints are intact, free some space and go on with --resume"
-        ) from error
+        raise _no_room(path, error.strerror) from error
+    except RuntimeError as error:
+        # torch's own file writer reports a short write so, and then once more when it closes the file.
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            raise
+        raise _no_room(path, "the file was cut short") from error
+
+
+def _no_room(path: Path, reason: str) -> RunError:
+    return RunError(
+        f"no room to write {path} ({reason}); earlier checkpoints are intact, free some space and go on with --resume"
+    )
 
 
 class RunFolder:
