@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from torch import nn
+
 from beholder.config import EvaluationConfig, PolicyConfig
 from beholder.evaluation.heldout import Evaluation, evaluate, wilson
 from beholder.policies import load_policy
@@ -67,18 +69,24 @@ def table(results: dict[float, Evaluation]) -> str:
     return "\n".join(lines)
 
 
+def listed(shares: dict[str, float]) -> str:
+    return ", ".join(f"{kind} {share:g}" for kind, share in shares.items())
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else bundled_generator())
     policy = load_policy(PolicyConfig(model=str(folder)))
-    parts = [part for part in policy.pipeline.components.values() if hasattr(part, "parameters")]
+    parts = [part for part in policy.pipeline.components.values() if isinstance(part, nn.Module)]
     prompts, judges = load_prompts("shapes:held_out"), load_rewards(["shapes_strict"])
     setting = EvaluationConfig(images=IMAGES)
-    results = {scale: evaluate(policy, prompts, judges, setting, STEPS, scale) for scale in SCALES}
+    results = {scale: evaluate(policy, prompts, judges, setting, STEPS, scale, batch=64) for scale in SCALES}
     card = CARD.format(
         parameters=sum(p.numel() for part in parts for n, p in part.named_parameters() if "lora" not in n) / 1e6,
         settings=json.dumps(json.loads((folder / "beholder.json").read_text(encoding="utf-8"))["training"]),
         kind_share=", ".join(f"{kind} {share:g}" for kind, share in KIND_SHARE.items()),
-        wrong=", ".join(f"{kind} {share:g}" for kind, share in WRONG_CAPTIONS.items()),
+        wrong="; then ".join(
+            ", ".join(f"{kind} {share:g}" for kind, share in round.items()) for round in WRONG_CAPTIONS
+        ),
         images=IMAGES,
         steps=STEPS,
         table=table(results),

@@ -69,7 +69,8 @@ def run(argv: list[str]) -> int:
     except (RunError, OSError) as error:
         return _say(error, 1)
     except KeyboardInterrupt:
-        print("beholder: interrupted; a run goes on with `beholder align --resume RUN`", file=sys.stderr)
+        advice = "; the run goes on with `beholder align --resume RUN`" if verb in ("align", "demo") else ""
+        print(f"beholder: interrupted{advice}", file=sys.stderr)
         return 130
     return 0
 
@@ -186,8 +187,8 @@ class DemoOptions:
     """Show reward hacking instead: train on redness alone, without and with a KL term; about two minutes."""
     iterations: int | None = None
     """Fewer or more iterations than the preset."""
-    minutes: float = 9.5
-    """Stop training after this many minutes at the latest."""
+    minutes: float = 8.0
+    """Stop training after this many minutes (a quarter of them for each run of --hack), evaluations apart."""
     json: bool = False
     """Print the summary as JSON."""
 
@@ -216,15 +217,17 @@ def methods(arguments: list[str]) -> None:
 
 
 def align(arguments: list[str]) -> None:
-    """``align METHOD``, ``align METHOD --config FILE``, ``align --resume RUN``."""
+    """``align METHOD``, ``align METHOD --config FILE``, ``align [METHOD] --resume RUN``."""
     run_folder = take_option(arguments, "resume")
     if run_folder is not None:
         left = [a for a in arguments if a.startswith("-")]
         if left:
             raise InputError(f"--resume goes on with the run's own settings; leave out {' '.join(left)}")
+        if len(arguments) > 1:
+            raise InputError(f"--resume: more than a method is left: {' '.join(arguments)}; leave it out")
         from beholder.training.start import resume_run
 
-        return resume_run(Path(run_folder))
+        return resume_run(Path(run_folder), arguments[0] if arguments else None)
     if arguments in ([], ["-h"], ["--help"]):
         print(ALIGN_USAGE, end="")
         return None
@@ -235,13 +238,18 @@ def align(arguments: list[str]) -> None:
 
     method, *arguments = arguments
     preset, file = take_option(arguments, "preset"), take_option(arguments, "config")
-    default = choose_preset(method, preset, file, arguments)
+    default = choose_preset(method, preset, file, _names_another_model(arguments))
     config = parse(RunConfig, arguments, f"align {method}", f"Align a generator with {method}.", default)
     if config.method != method:
         raise InputError(f"--method: the method is named first, beholder align {config.method}")
     from beholder.training.start import start_run
 
     return start_run(config)
+
+
+def _names_another_model(arguments: list[str]) -> bool:
+    """Whether ``--policy.model`` asks for another generator than the bundled one."""
+    return take_option(list(arguments), "policy.model") not in (None, "shapes")
 
 
 ALIGN_USAGE = """usage: beholder align METHOD [--preset NAME] [--config FILE] [--option VALUE ...]

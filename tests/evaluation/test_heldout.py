@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beholder.config import EvaluationConfig, LoraConfig, PolicyConfig
-from beholder.evaluation.heldout import SEED, Evaluation, evaluate, evaluation_set, wilson
+from beholder.evaluation.heldout import DIVERSITY_PROMPTS, SEED, Evaluation, evaluate, evaluation_set, wilson
 from beholder.policies import load_policy
 from beholder.prompts import PromptSet
 from beholder.rewards import Reward, RewardTable, load_reward
@@ -61,7 +61,7 @@ def test_the_evaluation_set_is_the_same_every_time() -> None:
 
 def test_diversity_gets_four_seeds_of_each_of_the_first_prompts() -> None:
     indices, seeds, group_N = evaluation_set(KINDS, EvaluationConfig(images=30))
-    assert len(indices) == len(seeds) == len(group_N) == 30 + 24 * 3
+    assert len(indices) == len(seeds) == len(group_N) == 30 + DIVERSITY_PROMPTS * 3
     assert seeds == list(range(SEED, SEED + 102))
     for group in range(24):
         rows = (group_N == group).nonzero().flatten().tolist()
@@ -118,7 +118,7 @@ def test_evaluating_twice_gives_the_same_row_and_images(tiny_sd3_folder: Path) -
     policy, prompts = load_policy(model), PromptSet(tuple(CORPUS))
     rewards = [load_reward("redness"), Reward("length", lambda images, texts: torch.tensor([len(t) for t in texts]))]
     config = EvaluationConfig(images=5, steps=2)
-    first, second = (evaluate(policy, prompts, rewards, config, steps=9, guidance=1.0) for _ in range(2))
+    first, second = (evaluate(policy, prompts, rewards, config, steps=9, guidance=1.0, batch=4) for _ in range(2))
     assert first.row() == second.row() and torch.equal(first.images, second.images)
     assert first.images.shape == (5, 3, 32, 32) and first.kinds is None
     assert first.row()["rewards"]["length"] == pytest.approx(sum(map(len, first.prompts)) / 5)

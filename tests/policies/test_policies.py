@@ -5,12 +5,14 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from beholder.config import GuidanceConfig, KernelConfig, LoraConfig, PlanConfig, PolicyConfig
@@ -18,7 +20,7 @@ from beholder.errors import InputError
 from beholder.evaluation.heldout import draw_images
 from beholder.policies import Policy, load_policy
 from beholder.rollouts.engine import noise_for, replay, rollout
-from beholder.rollouts.kernels import euler_step, stds
+from beholder.rollouts.kernels import euler_step, trainable_steps
 from beholder.rollouts.plans import draw_plan
 from beholder.rollouts.trajectory import Condition, Trajectory
 from tiny import tiny_sd, tiny_sd3
@@ -48,6 +50,12 @@ def folders(tiny_sd3_folder: Path, tiny_sd_folder: Path, tmp_path_factory: pytes
         "sd ε": tiny_sd_folder,
         "sd v": made / "sd_v",
     }
+
+
+@pytest.fixture(scope="session")
+def untouched(folders: dict[str, Path]) -> Callable[[str], Policy]:
+    """One policy per family for the tests that change nothing about it."""
+    return cache(lambda family: load(folders[family]))
 
 
 def load(folder: Path, **settings: Any) -> Policy:
@@ -86,8 +94,7 @@ def stir(policy: Policy, size: float = 0.2, seed: int = 0) -> Policy:
 def drawn(policy: Policy, kernel: KernelConfig, guidance: GuidanceConfig, steps: int = 5) -> Trajectory:
     """Four samples, every step stochastic, all trainable ones trained."""
     sigmas, seed_N = policy.schedule(steps), torch.arange(4)
-    trainable = stds(kernel, sigmas) >= kernel.min_std
-    plan = draw_plan(PlanConfig(kind="all"), trainable, 4, 0, torch.Generator())
+    plan = draw_plan(PlanConfig(kind="all"), trainable_steps(kernel, sigmas), 4, 0, torch.Generator())
     start = policy.start(PROMPTS * 2, seed_N // 2, seed_N, seed_N, sigmas[0].item(), guidance.scale != 1)
     return rollout(policy, start, sigmas, plan, kernel, guidance)
 
@@ -121,21 +128,20 @@ def assert_gradients_close(got: dict[str, Tensor], want: dict[str, Tensor]) -> N
 
 
 @every_family
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_draws_what_the_pipeline_draws_from_the_same_noise(
-    family: str, guidance: float, folders: dict[str, Path]
+    family: str, untouched: Callable[[str], Policy], folders: dict[str, Path]
 ) -> None:
-    policy, pipeline = load(folders[family]), plain_pipeline(folders[family])
-    for steps in (1, 4, 7):
+    policy, pipeline = untouched(family), plain_pipeline(folders[family])
+    for steps, guidance in ((1, 1.0), (4, 1.0), (7, 1.0), (1, 4.0), (4, 4.0), (7, 4.0)):
         want = pipeline_images(pipeline, policy, steps, guidance)
         assert want.std() > 0.05
-        assert (draw_images(policy, PROMPTS, SEEDS, steps, guidance) - want).abs().max() <= 1e-4
+        assert (draw_images(policy, PROMPTS, SEEDS, steps, guidance, batch=2) - want).abs().max() <= 1e-4
 
 
 @both_architectures
-def test_an_image_does_not_depend_on_its_batch(family: str, folders: dict[str, Path]) -> None:
-    policy = load(folders[family])
-    together = draw_images(policy, PROMPTS * 2, [1, 2, 3, 4], 3, 2.0)
+def test_an_image_does_not_depend_on_its_batch(family: str, untouched: Callable[[str], Policy]) -> None:
+    policy = untouched(family)
+    together = draw_images(policy, PROMPTS * 2, [1, 2, 3, 4], 3, 2.0, batch=4)
     alone = draw_images(policy, PROMPTS * 2, [1, 2, 3, 4], 3, 2.0, batch=1)
     assert (together - alone).abs().max() <= 1e-5
     assert (together[0] - together[2]).abs().max() > 1e-2
@@ -145,12 +151,20 @@ def test_an_image_does_not_depend_on_its_batch(family: str, folders: dict[str, P
 def test_draws_at_another_resolution(family: str, folders: dict[str, Path]) -> None:
     policy = load(folders[family], resolution=16)
     assert policy.family.latent_shape() == (4, 8, 8)
-    assert draw_images(policy, PROMPTS, SEEDS, 2, 1.0).shape == (2, 3, 16, 16)
+    assert draw_images(policy, PROMPTS, SEEDS, 2, 1.0, batch=2).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize("family, wanted, nearest", [("sd3", 18, 16), ("sd3", 1, 4), ("sd ε", 17, 16)])
+def test_a_resolution_off_the_grid_is_refused_with_the_nearest(
+    family: str, wanted: int, nearest: int, folders: dict[str, Path]
+) -> None:
+    with pytest.raises(InputError, match=rf"policy\.resolution: {wanted} .*; use {nearest}$"):
+        load(folders[family], resolution=wanted)
 
 
 @every_family
-def test_schedule_descends_from_the_noise_the_policy_starts_at(family: str, folders: dict[str, Path]) -> None:
-    policy = load(folders[family])
+def test_schedule_descends_from_the_noise_the_policy_starts_at(family: str, untouched: Callable[[str], Policy]) -> None:
+    policy = untouched(family)
     sigmas = policy.schedule(6)
     assert sigmas.shape == (7,) and sigmas.dtype == torch.float64
     assert (sigmas.diff() < 0).all()
@@ -158,8 +172,8 @@ def test_schedule_descends_from_the_noise_the_policy_starts_at(family: str, fold
 
 
 @both_architectures
-def test_start_seeds_noise_and_steps_apart(family: str, folders: dict[str, Path]) -> None:
-    policy = load(folders[family])
+def test_start_seeds_noise_and_steps_apart(family: str, untouched: Callable[[str], Policy]) -> None:
+    policy = untouched(family)
     seed_N, noise_seed_N = torch.tensor([1, 2, 3, 4]), torch.tensor([1, 1, 2, 2])
     start = policy.start(PROMPTS * 2, seed_N // 2, seed_N, noise_seed_N, 1.0, True)
     assert torch.equal(start.x_Nx[0], start.x_Nx[1]) and not torch.equal(start.x_Nx[1], start.x_Nx[2])
@@ -229,8 +243,8 @@ def test_detaching_the_unconditional_branch_keeps_the_value_and_only_its_own_gra
 
 
 @both_architectures
-def test_scale_one_and_zero_are_the_two_branches(family: str, folders: dict[str, Path]) -> None:
-    policy = load(folders[family])
+def test_scale_one_and_zero_are_the_two_branches(family: str, untouched: Callable[[str], Policy]) -> None:
+    policy = untouched(family)
     x, sigma_N, condition, unconditional = somewhere(policy)
     with torch.no_grad():
         for scale, branch in ((1.0, condition), (0.0, unconditional)):
@@ -350,7 +364,7 @@ def test_a_saved_adapter_draws_the_same_in_plain_diffusers(
     base = pipeline_images(pipeline, policy, 3, 2.0)
     pipeline.load_lora_weights(tmp_path / "policy")
     want = pipeline_images(pipeline, policy, 3, 2.0)
-    assert (draw_images(policy, PROMPTS, SEEDS, 3, 2.0) - want).abs().max() <= 1e-4
+    assert (draw_images(policy, PROMPTS, SEEDS, 3, 2.0, batch=2) - want).abs().max() <= 1e-4
     assert (base - want).abs().max() > 1e-2
 
 
@@ -379,7 +393,7 @@ def test_a_fully_trained_denoiser_loads_in_plain_diffusers(
     denoiser = type(policy.module).from_pretrained(tmp_path / "policy")
     pipeline.register_modules(**{policy.family.network_name: denoiser})
     want = pipeline_images(pipeline, policy, 3, 2.0)
-    assert (draw_images(policy, PROMPTS, SEEDS, 3, 2.0) - want).abs().max() <= 1e-4
+    assert (draw_images(policy, PROMPTS, SEEDS, 3, 2.0, batch=2) - want).abs().max() <= 1e-4
     assert (base - want).abs().max() > 1e-2
     again = load(folders[family], training="full", adapter=str(tmp_path / "policy"))
     assert torch.equal(velocity(again), velocity(policy))
@@ -419,17 +433,17 @@ def test_each_text_is_encoded_once(family: str, folders: dict[str, Path]) -> Non
         first = policy.encode([*PROMPTS, *PROMPTS, ""])
         second = policy.encode([PROMPTS[1], "", "three yellow triangles"])
     assert texts == [*PROMPTS, "", "three yellow triangles"]
-    assert len(first) == 5 and len(second) == 3
     for name, rows in first.tensors.items():
+        assert len(rows) == 5 and len(second.tensors[name]) == 3
         assert torch.equal(rows[0], rows[2]) and torch.equal(rows[1], second.tensors[name][0])
         assert not torch.equal(rows[0], rows[1])
         assert not rows.requires_grad
 
 
 @both_architectures
-def test_a_condition_does_not_depend_on_its_batch(family: str, folders: dict[str, Path]) -> None:
-    many = load(folders[family]).encode([f"{word} circle" for word in ("red", "blue", "green")] * 30)
-    one = load(folders[family]).encode(["blue circle"])
+def test_a_condition_does_not_depend_on_its_batch(family: str, untouched: Callable[[str], Policy]) -> None:
+    many = untouched(family).encode([f"{word} circle" for word in ("red", "blue", "green")] * 30)
+    one = untouched(family).encode(["blue circle"])
     for name, rows in one.tensors.items():
         torch.testing.assert_close(many.tensors[name][1:2], rows, rtol=1e-4, atol=1e-5)
 
@@ -448,8 +462,8 @@ def test_the_model_folder_may_say_how_many_text_tokens_it_wants(folders: dict[st
 
 
 @pytest.mark.parametrize("family", ["sd ε", "sd v"])
-def test_noise_levels_of_the_table_are_whole_timesteps(family: str, folders: dict[str, Path]) -> None:
-    sd: Any = load(folders[family]).family
+def test_noise_levels_of_the_table_are_whole_timesteps(family: str, untouched: Callable[[str], Policy]) -> None:
+    sd: Any = untouched(family).family
     for sigma in (sd.sigma_table, sd.sigma_table.float()):
         assert torch.equal(sd.time(sigma), torch.arange(1000).float())
     between = sd.time((sd.sigma_table[:-1] + sd.sigma_table[1:]) / 2)
@@ -458,9 +472,9 @@ def test_noise_levels_of_the_table_are_whole_timesteps(family: str, folders: dic
 
 @pytest.mark.parametrize("family", ["sd ε", "sd v"])
 def test_path_and_variance_preserving_coordinates_are_one_change_of_scale(
-    family: str, folders: dict[str, Path]
+    family: str, untouched: Callable[[str], Policy]
 ) -> None:
-    sd: Any = load(folders[family]).family
+    sd: Any = untouched(family).family
     alpha = sd.pipeline.scheduler.alphas_cumprod.double().sqrt()
     s, sigma = (1 - alpha**2).sqrt(), sd.sigma_table
     clean, noise = torch.randn(2, 1000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -470,8 +484,8 @@ def test_path_and_variance_preserving_coordinates_are_one_change_of_scale(
 
 @pytest.mark.parametrize("family", ["sd ε", "sd v"])
 @torch.no_grad()
-def test_ddim_without_noise_is_the_euler_step_of_the_path(family: str, folders: dict[str, Path]) -> None:
-    policy = load(folders[family])
+def test_ddim_without_noise_is_the_euler_step_of_the_path(family: str, untouched: Callable[[str], Policy]) -> None:
+    policy = untouched(family)
     sd, scheduler, x0 = policy.family, policy.pipeline.scheduler, somewhere(policy)[0]
     scheduler.set_timesteps(8)
     sigmas, condition = policy.schedule(8), policy.encode(PROMPTS)
@@ -562,3 +576,57 @@ def test_adapters_that_do_not_fit_are_refused(folders: dict[str, Path], tmp_path
         with pytest.raises(InputError, match=said) as refusal:
             load(folders[family], training=training, adapter=str(tmp_path / adapter))
         assert str(refusal.value).startswith("policy.adapter: ")
+
+
+def refused(folder: Path, adapter: Path, training: str = "lora") -> str:
+    with pytest.raises(InputError) as refusal:
+        load(folder, training=training, adapter=str(adapter))
+    said = str(refusal.value)
+    assert said.startswith(f"policy.adapter: {str(adapter)!r}") and "\n" not in said
+    return said
+
+
+def test_weights_that_are_cut_or_of_another_size_are_refused_in_one_line(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    load(folders["sd3"], training="full").save(tmp_path / "full")
+    load(folders["sd3"]).save(tmp_path / "lora")
+    for name in ("full", "lora"):
+        shutil.copytree(tmp_path / name, tmp_path / f"{name} empty")
+        (file,) = (tmp_path / f"{name} empty").glob("*.safetensors")
+        file.write_bytes(b"")
+        training = "full" if name == "full" else "lora"
+        assert "does not load" in refused(folders["sd3"], tmp_path / f"{name} empty", training)
+    cut_in_half("*.safetensors")(tmp_path / "full")
+    assert "does not load" in refused(folders["sd3"], tmp_path / "full", "full")
+    (file,) = (tmp_path / "lora").glob("*.safetensors")
+    layers = load_file(file)
+    save_file({name: value.repeat(2, 2) for name, value in layers.items()}, file)
+    assert "size mismatch" in refused(folders["sd3"], tmp_path / "lora")
+
+
+def test_pickles_are_never_read(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A pickle may run anything; where only one is there, the message says what to do."""
+    load(folders["sd3"]).save(tmp_path / "lora")
+    load(folders["sd3"], training="full").save(tmp_path / "full")
+    shutil.copytree(folders["sd3"], tmp_path / "model")
+    for folder in (tmp_path / "lora", tmp_path / "full", tmp_path / "model" / "vae"):
+        (file,) = folder.glob("*.safetensors")
+        torch.save(load_file(file), file.with_suffix(".bin"))
+        file.unlink()
+    assert "save_pretrained" in refused(folders["sd3"], tmp_path / "lora")
+    assert "save_pretrained" in refused(folders["sd3"], tmp_path / "full", "full")
+    with pytest.raises(InputError, match=r"policy\.model: .*save_pretrained"):
+        load(tmp_path / "model")
+
+
+def test_an_adapter_of_the_text_encoder_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """It would be used and then left out when the result is saved."""
+    load(folders["sd3"]).save(tmp_path / "lora")
+    (file,) = (tmp_path / "lora").glob("*.safetensors")
+    width = load(folders["sd3"]).pipeline.text_encoder.config.hidden_size
+    layer = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_"
+    extra = {f"{layer}A.weight": torch.ones(2, width), f"{layer}B.weight": torch.ones(width, 2)}
+    save_file({**load_file(file), **extra}, file)
+    said = refused(folders["sd3"], tmp_path / "lora")
+    assert "text_encoder" in said and "transformer alone" in said

@@ -5,13 +5,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from beholder.config import GuidanceConfig, KernelConfig, PlanConfig
 from beholder.rollouts.engine import Start, noise_for, replay, rollout, sample_ode
 from beholder.rollouts.kernels import stds
 from beholder.rollouts.plans import StepPlan, draw_plan
-from beholder.rollouts.trajectory import Condition, Trajectory
+from beholder.rollouts.trajectory import Condition, Trajectory, first_of_each
 
 SHAPE = (2, 3)
 SIGMAS = torch.tensor([1.0, 0.9, 0.75, 0.5, 0.25, 0.0]).double()
@@ -59,7 +61,7 @@ class LinearPolicy:
 def begin(n: int = 6, guided: bool = False, first: int = 0) -> Start:
     seeds = torch.arange(first, first + n)
     target = torch.linspace(-1, 1, 16)[seeds]
-    unconditional = Condition({"target": torch.zeros(n)}) if guided else None
+    unconditional = Condition({"target": target / 5}) if guided else None
     prompts, noise = [f"prompt {i}" for i in seeds], noise_for(seeds, SHAPE, 0)
     return Start(prompts, seeds // 2, seeds, noise, Condition({"target": target}), unconditional)
 
@@ -216,6 +218,19 @@ def test_decisions_of_any_rows_and_columns_are_theirs(kernel: KernelConfig) -> N
     )
 
 
+@every_kernel
+@every_plan
+def test_every_step_is_moved_by_its_own_noise(kernel: KernelConfig, config: PlanConfig) -> None:
+    trajectory = drawn(kernel, config)
+    rows, columns = every_decision(trajectory)
+    decisions = trajectory.decisions(rows, columns)
+    move = replay(LinearPolicy(), decisions).transition
+    noise = (decisions.next_Mx - move.mean) / decisions.std_M.view(-1, 1, 1)
+    steps = zip(decisions.step_M.tolist(), trajectory.seed_N[rows], strict=True)
+    own = torch.cat([noise_for(seed[None], SHAPE, step + 1) for step, seed in steps])
+    torch.testing.assert_close(noise, own, rtol=1e-4, atol=1e-4)
+
+
 def test_another_policy_has_another_ratio() -> None:
     trajectory = drawn()
     decisions = trajectory.decisions(*every_decision(trajectory))
@@ -231,6 +246,77 @@ def test_the_rollout_builds_no_graph() -> None:
     assert not trajectory.final_Nx.requires_grad and not trajectory.logp_old_NK.requires_grad
     scored = replay(LinearPolicy(), trajectory.decisions(*every_decision(trajectory)))
     assert torch.autograd.grad(scored.logp_M.sum(), target)[0].abs().min() > 0
+
+
+# ----------------------------------------------------------------------------------------------------- a shared trunk
+
+
+def begin_in_groups(apart: bool) -> Start:
+    """Three prompts of two samples each, which start from the same noise; ``apart`` keeps that from the engine."""
+    start, groups = begin(), torch.tensor([7, 3, 7, 5, 3, 5])
+    condition = Condition({"target": torch.linspace(-1, 1, 16)[groups].requires_grad_()})
+    return replace(
+        start,
+        group_N=groups,
+        x_Nx=noise_for(groups, SHAPE, 0),
+        condition=condition,
+        unconditional=Condition({"target": torch.zeros(6)}),
+        origin_N=None if apart else groups,
+    )
+
+
+def drawn_in_groups(kernel: KernelConfig, config: PlanConfig, apart: bool) -> tuple[Trajectory, LinearPolicy]:
+    policy = LinearPolicy()
+    start, setting = begin_in_groups(apart), GuidanceConfig(scale=2.0)
+    return rollout(policy, start, SIGMAS, plan_for(kernel, config), kernel, setting), policy
+
+
+@every_kernel
+@every_plan
+def test_a_shared_trunk_changes_no_sample(kernel: KernelConfig, config: PlanConfig) -> None:
+    (shared, _), (apart, _) = (drawn_in_groups(kernel, config, apart) for apart in (False, True))
+    for name in ("final_Nx", "state_NKx", "next_NKx", "step_NK", "sigma_NK", "std_NK", "seed_N", "group_N"):
+        assert torch.equal(getattr(shared, name), getattr(apart, name)), name
+    torch.testing.assert_close(shared.logp_old_NK, apart.logp_old_NK, rtol=1e-6, atol=1e-6)
+    assert len(shared.final_Nx.unique(dim=0)) == 6
+
+
+@pytest.mark.parametrize("start, calls", [(0, [3, 6, 6, 6, 6]), (1, [3, 3, 6, 6, 6]), (3, [3, 3, 3, 3, 6])])
+def test_the_trunk_costs_one_call_per_origin_up_to_the_first_stochastic_step(start: int, calls: list[int]) -> None:
+    config = PlanConfig(kind="window", start=start, size=1)
+    shared, policy = drawn_in_groups(KERNELS[0], config, apart=False)
+    assert [len(x) for x, _ in policy.calls] == calls
+    assert shared.network_evaluations == 2 * sum(calls)
+    assert drawn_in_groups(KERNELS[0], config, apart=True)[0].network_evaluations == 2 * 6 * STEPS
+
+
+@every_plan
+def test_replaying_a_shared_state_calls_the_network_once_and_changes_no_gradient(config: PlanConfig) -> None:
+    found = []
+    for apart in (False, True):
+        trajectory, policy = drawn_in_groups(KERNELS[0], config, apart)
+        decisions, policy.calls = trajectory.decisions(*every_decision(trajectory)), []
+        logp_M = replay(policy, decisions).logp_M
+        gradient = torch.autograd.grad(
+            (logp_M * torch.arange(len(logp_M))).sum(), trajectory.condition.tensors["target"]
+        )
+        per_group = torch.zeros(8).index_add(0, trajectory.group_N, gradient[0])
+        found.append((logp_M.detach(), per_group, len(policy.calls[0][0])))
+    shared, apart = found
+    torch.testing.assert_close(shared[:2], apart[:2], rtol=1e-5, atol=1e-5)
+    at_trunk = (trajectory.step_NK == trajectory.fans_out).any(1)
+    saved = int(at_trunk.sum()) - len(trajectory.group_N[at_trunk].unique())
+    assert apart[2] == trajectory.step_NK.numel()
+    assert shared[2] == apart[2] - saved
+    assert saved > 0
+
+
+@given(ids=st.lists(st.integers(0, 2**62), min_size=1, max_size=20) | st.lists(st.integers(0, 3), min_size=1))
+@settings(deadline=None, max_examples=50)
+def test_first_of_each_names_the_first_row_of_every_id(ids: list[int]) -> None:
+    row_U, member_N = first_of_each(torch.tensor(ids))
+    assert sorted(row_U.tolist()) == [i for i, value in enumerate(ids) if value not in ids[:i]]
+    assert [ids[row] for row in row_U[member_N].tolist()] == ids
 
 
 # -------------------------------------------------------------------------------------------------------------- noise

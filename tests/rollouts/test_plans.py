@@ -8,7 +8,7 @@ from torch import Tensor
 
 from beholder.config import KernelConfig, PlanConfig
 from beholder.errors import InputError
-from beholder.rollouts.kernels import stds
+from beholder.rollouts.kernels import trainable_steps
 from beholder.rollouts.plans import StepPlan, draw_plan
 
 SIGMAS_SD3 = (1.0, 0.960129, 0.913349, 0.857692, 0.790368, 0.707278, 0.602151, 0.464876, 0.278049, 0.008929, 0.0)
@@ -216,7 +216,15 @@ def test_a_plan_without_trained_steps_is_refused_in_one_line(config: PlanConfig,
 @pytest.mark.parametrize("kind, level", [("flow_sde", 0.7), ("cps", 0.8)])
 def test_the_sliver_at_the_end_of_sd3_is_not_worth_training(kind: str, level: float) -> None:
     kernel = KernelConfig(kind=kind, level=level)
-    trainable = stds(kernel, torch.tensor(SIGMAS_SD3).double()) >= kernel.min_std
+    trainable = trainable_steps(kernel, torch.tensor(SIGMAS_SD3).double())
     expected = list(range(9)) if kind == "flow_sde" else list(range(8))
     assert trainable.nonzero().flatten().tolist() == expected
     assert trained(plan(PlanConfig(kind="all"), trainable)) == expected
+
+
+@pytest.mark.parametrize("kind, level, count", [("flow_sde", 0.7, 10), ("dance_sde", 0.3, 10), ("cps", 0.8, 9)])
+def test_a_step_without_density_is_never_trained_whatever_the_threshold(kind: str, level: float, count: int) -> None:
+    """CPS's last step adds no noise: at `min_std` 0 it would still pass `std >= min_std`."""
+    kernel = KernelConfig(kind=kind, level=level, min_std=0.0)
+    trainable = trainable_steps(kernel, torch.tensor(SIGMAS_SD3).double())
+    assert trained(plan(PlanConfig(kind="all"), trainable)) == list(range(count))

@@ -8,7 +8,7 @@ import pytest
 from beholder.config import KLConfig, ObjectiveConfig, RunConfig
 from beholder.training.doctor import Finding, examine
 
-CONFIG = RunConfig("flow-grpo", objective=ObjectiveConfig(clip_low=1e-3, clip_high=2e-3))
+CONFIG = RunConfig("flow-grpo", rewards={"redness": 1.0}, objective=ObjectiveConfig(clip_low=1e-3, clip_high=2e-3))
 N_DIMS = 1000
 HEALTHY = {
     **{"event": "train", "ratio_deviation": 0.0, "groups_without_variance": 0.1, "clip_fraction": 0.2},

@@ -84,7 +84,7 @@ class Unit:
     def __init__(self, policy: Policy) -> None:
         with torch.no_grad():
             self.forward = flops(lambda: prediction(policy))
-            self.decode = flops(lambda: policy.decode(torch.ones(1, 4, 16, 16), 0.0))
+            self.decode = flops(lambda: policy.decode(torch.ones(1, 4, 16, 16), 0.0, 1))
         self.backward = flops(lambda: prediction(policy).sum().backward()) - self.forward
 
 
@@ -163,6 +163,15 @@ def test_only_trained_steps_cost_an_update(
     assert extra == pytest.approx(2 * N * (unit.forward + unit.backward), rel=1e-6)
 
 
+def test_a_shared_trunk_costs_one_forward_per_prompt_in_the_rollout_and_in_the_update(
+    iteration: Iteration, unit: Unit, policy: Policy, tiny_sd3_folder: Path
+) -> None:
+    run, saved_per_call = config(tiny_sd3_folder, updates=1, micro_batch=12), N - 3
+    shared = learner_of(replace(run, rollout=replace(run.rollout, shared_noise=True, batch=6)), policy)
+    in_rollout, in_update = 2 * saved_per_call * unit.forward, saved_per_call * (unit.forward + unit.backward)
+    assert iteration() - flops(lambda: iterate(shared)) == pytest.approx(in_rollout + in_update, rel=1e-6)
+
+
 def test_texts_are_encoded_in_the_first_iteration_only(iteration: Iteration, tiny_sd3_folder: Path) -> None:
     run = config(tiny_sd3_folder)
     learner = learner_of(run, load_policy(run.policy), tuple(CORPUS[:3]))
@@ -176,6 +185,6 @@ def test_the_backward_of_an_adapter_costs_about_one_forward_and_of_full_training
     run = config(tiny_sd3_folder)
     full = Unit(load(replace(run, policy=replace(run.policy, training="full"))))
     adapters = unit.forward - full.forward
-    # Gradients of activations cost a forward again, but for what lies before the adapters; those of the factors, theirs.
+    # Activations cost a forward again, except before the adapters; the factors' own gradients cost the factors.
     assert 0.75 < unit.backward / (unit.forward + adapters) < 1
     assert full.backward == pytest.approx(2 * full.forward, rel=0.1)

@@ -34,7 +34,7 @@ def variants(folder: Path, output: Path) -> dict[str, RunConfig]:
     base = small_run(folder, output, iterations=4)
     full = replace(base.policy, training="full")
     warm = replace(base.optimiser, warmup=5)
-    moving = replace(base.rollout.plan, kind="moving_window", size=1, every=1)
+    moving = replace(base.rollout.plan, kind="moving_window", size=1, stop=2, every=1)
     return {
         "LoRA, average": replace(base, ema=EMAConfig(decay=0.9, every=2)),
         "LoRA, no average, checkpoints at 2 and 4": replace(
@@ -327,6 +327,42 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tiny_sd3_folder: Path
     assert run(["align", "--resume", str(folder)]) == 0
     assert run(["align", "flow-grpo-fast", *small_options(tiny_sd3_folder, whole)]) == 0
     assert_same_run(whole, folder)
+
+
+@pytest.mark.parametrize("training", ["lora", "full"])
+def test_no_room_for_the_result_is_one_line(training: str, tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    """The writer of safetensors reports it in its own way."""
+    folder = tmp_path / "run"
+    code = (
+        "import sys, resource\n"
+        "from pathlib import Path\n"
+        "from beholder.config import PolicyConfig\n"
+        "from beholder.policies import load_policy\n"
+        "from beholder.training.run_folder import no_room_is_said\n"
+        f"policy = load_policy(PolicyConfig(model={str(tiny_sd3_folder)!r}, training={training!r}))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY))\n"
+        f"path = Path({str(folder)!r})\n"
+        "with no_room_is_said(path): policy.save(path)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    last = result.stderr.splitlines()[-1]
+    assert result.returncode == 1 and "RunError: no room to write " in last and str(folder) in last, result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_scorers_of_ones_own_by_name(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    """`align(config, scorers={"my": f})`, gone on with by giving the function again."""
+    config = small_run(tiny_sd3_folder, tmp_path / "whole", rewards="my")
+    scorers = {"my": lambda images, prompts: images[:, 1].mean((1, 2))}
+    align(config, scorers=scorers)
+    with pytest.raises(KeyboardInterrupt):
+        align(replace(config, output=str(tmp_path / "parts")), stop_after(2), scorers)
+    with pytest.raises(InputError, match="unknown reward 'my'"):
+        resume(tmp_path / "parts")
+    resume(tmp_path / "parts", scorers=scorers)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    with pytest.raises(InputError, match=r"scorers: 'mine' .*'my'"):
+        align(replace(config, output=str(tmp_path / "other")), scorers={**scorers, "mine": scorers["my"]})
 
 
 @pytest.mark.slow

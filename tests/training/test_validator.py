@@ -79,6 +79,23 @@ def _numbers(section: Any, prefix: str) -> list[str]:
     return found
 
 
+def test_every_number_is_finite() -> None:
+    """None of the settings that take a fraction takes infinity or what is no number."""
+    floats = [name for name in _numbers(VALID, "") if isinstance(_read(name), float)]
+    assert len(floats) > 15
+    for name in [*floats, "loop.minutes", "evaluation.guidance"]:
+        for value in (math.inf, -math.inf, math.nan):
+            with pytest.raises(InputError, match=f"^{name}: {value} is not a finite number"):
+                validate(changed(VALID, **{name.replace(".", "__"): value}))
+
+
+def _read(name: str) -> object:
+    value: Any = VALID
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
 COMBINATIONS: dict[str, tuple[dict[str, object], str, str]] = {
     "a deterministic kernel": ({"rollout__kernel__kind": "euler"}, "rollout.kernel.kind", "flow_sde, dance_sde or cps"),
     "a kernel of level 0": ({"rollout__kernel__level": 0.0}, "rollout.kernel.level", "use 0.7"),
@@ -89,6 +106,11 @@ COMBINATIONS: dict[str, tuple[dict[str, object], str, str]] = {
     ),
     "CPS's score elsewhere": ({"rollout__kernel__log_prob": "unweighted"}, "rollout.kernel.log_prob", "use gaussian"),
     "a group of one": ({"rollout__group": 1}, "rollout.group", "2 or more"),
+    "a group of one to scale by": (
+        {"rollout__group": 1, "credit__baseline": "none", "credit__scale": "group"},
+        "rollout.group",
+        "scale batch",
+    ),
     "no degrees of freedom": (
         {"credit__scale": "group", "credit__ddof": 8},
         "credit.ddof",
@@ -118,6 +140,11 @@ COMBINATIONS: dict[str, tuple[dict[str, object], str, str]] = {
     ),
     "no reward": ({"rewards": {}}, "rewards", "--rewards shapes 1.0"),
     "nothing measured": ({"evaluation__rewards": ()}, "evaluation.rewards", "--evaluation.rewards shapes_strict"),
+    "a rank beside an adapter": (
+        {"policy__adapter": "runs/a/policy", "policy__lora__rank": 8},
+        "policy.lora",
+        "leave policy.lora out",
+    ),
     "a weight that is no number": ({"rewards": {"shapes": math.nan}}, "rewards.shapes", "nan"),
     "an infinite weight": ({"rewards": {"shapes": 1.0, "redness": -math.inf}}, "rewards.redness", "-inf"),
 }
@@ -137,10 +164,12 @@ AT_THE_EDGE: list[dict[str, object]] = [
     {"rollout__kernel__kind": "cps", "rollout__kernel__level": 1.0},
     {"rollout__kernel__kind": "cps", "rollout__kernel__log_prob": "unweighted"},
     {"rollout__group": 1, "credit__baseline": "none"},
+    {"rollout__group": 1, "credit__baseline": "none", "credit__scale": "batch"},
     {"credit__scale": "group", "credit__ddof": 7},
     {"loop__updates": 192},
     {"policy__training": "full"},
     {"policy__dtype": "float16"},
+    {"policy__adapter": "runs/a/policy"},
     {"rollout__plan__kind": "random_window", "rollout__plan__size": 9},
     {"rollout__plan__kind": "window", "rollout__plan__size": 10, "rollout__plan__stop": 10},
     {"rollout__plan__fraction": 0.1},

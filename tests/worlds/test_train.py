@@ -9,7 +9,7 @@ import torch
 from beholder.worlds.shapes import train as T
 from beholder.worlds.shapes.prompts import parse, split
 
-SMALL = dict(autoencoder_steps=4, autoencoder_batch=4, scenes=24, denoiser_steps=4, denoiser_batch=8)
+SMALL = dict(autoencoder_steps=4, autoencoder_batch=4, scenes=24, denoiser_steps=(2, 2), denoiser_batch=8)
 
 
 def config(output: Path) -> T.TrainConfig:
@@ -47,9 +47,10 @@ def test_training_interrupted_at_any_checkpoint_ends_with_the_same_weights(
 def test_captions_are_wrong_and_empty_as_often_as_stated() -> None:
     pool, _ = T.caption_pool()
     true = np.arange(len(pool)).repeat(60)
-    captions = T.draw_captions(true, T.wrong_caption_table(0), 0.1, np.random.default_rng(0))
+    shares = T.WRONG_CAPTIONS[0]
+    captions = T.draw_captions(true, T.wrong_caption_table(0), shares, 0.1, np.random.default_rng(0))
     assert (captions == -1).mean() == pytest.approx(0.1, abs=0.01)
-    for kind, share in T.WRONG_CAPTIONS.items():
+    for kind, share in shares.items():
         of_kind = np.array([pool[i].kind == kind for i in true]) & (captions != -1)
         assert (captions[of_kind] != true[of_kind]).mean() == pytest.approx(share, abs=0.04)
         assert all(pool[i].kind == kind for i in np.unique(captions[of_kind]))

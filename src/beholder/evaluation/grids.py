@@ -21,7 +21,7 @@ def save_grid(images: Tensor, path: Path, columns: int = COLUMNS) -> dict[str, i
     canvas = np.zeros((-(-n // columns) * height, columns * width, 3), np.uint8)
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
-        canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = to_pil(image)
+        canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = np.asarray(to_pil(image))
     save_png(Image.fromarray(canvas), path)
     return {"columns": columns, "height": height, "width": width}
 

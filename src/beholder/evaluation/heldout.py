@@ -16,8 +16,10 @@ from beholder.rollouts.engine import sample_ode
 
 SEED = 1_000_000_007
 """Far from every training seed."""
+DIVERSITY_PROMPTS = 24
+"""Prompts in the diversity measure, fewer where fewer are evaluated."""
 DIVERSITY_SAMPLES = 4
-"""Images per prompt in the diversity measure."""
+"""Images of each."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
 
 @torch.no_grad()
 def draw_images(
-    policy: Policy, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, batch: int = 64
+    policy: Policy, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, batch: int
 ) -> Tensor:
-    """Deterministic samples ``[N, 3, H, W]`` in 0..1, one per prompt and seed."""
+    """Deterministic samples ``[N, 3, H, W]`` in 0..1, one per prompt and seed, ``batch`` at a time."""
     sigmas = policy.schedule(steps)
     setting, images = GuidanceConfig(scale=guidance), []
     for i in range(0, len(prompts), batch):
@@ -68,14 +70,14 @@ def draw_images(
         start = policy.start(
             texts, torch.zeros(len(texts), dtype=torch.int64), seed_N, seed_N, sigmas[0].item(), guidance != 1
         )
-        images.append(policy.decode(sample_ode(policy, start, sigmas, setting), sigmas[-1].item()))
+        images.append(policy.decode(sample_ode(policy, start, sigmas, setting), sigmas[-1].item(), batch))
     return torch.cat(images).cpu()
 
 
 def evaluation_set(prompts: PromptSet, config: EvaluationConfig) -> tuple[list[int], list[int], Tensor]:
     """Prompt indices, seeds and groups of the images: a fixed draw, then more seeds of its first prompts."""
     chosen = prompts.draw(config.images, [SEED])
-    again = chosen[: max(1, min(len(chosen), 24))]
+    again = chosen[: max(1, min(len(chosen), DIVERSITY_PROMPTS))]
     extra = [index for index in again for _ in range(DIVERSITY_SAMPLES - 1)]
     indices = chosen + extra
     groups = list(range(len(chosen))) + [g for g in range(len(again)) for _ in range(DIVERSITY_SAMPLES - 1)]
@@ -83,12 +85,18 @@ def evaluation_set(prompts: PromptSet, config: EvaluationConfig) -> tuple[list[i
 
 
 def evaluate(
-    policy: Policy, prompts: PromptSet, rewards: Sequence[Reward], config: EvaluationConfig, steps: int, guidance: float
+    policy: Policy,
+    prompts: PromptSet,
+    rewards: Sequence[Reward],
+    config: EvaluationConfig,
+    steps: int,
+    guidance: float,
+    batch: int,
 ) -> Evaluation:
-    """Rewards on ``config.images`` fixed held-out samples; diversity on four samples of the first 24 prompts."""
+    """Rewards on ``config.images`` fixed held-out samples; diversity on several samples of the first prompts."""
     indices, seeds, group_N = evaluation_set(prompts, config)
     texts = [prompts.texts[i] for i in indices]
-    images = draw_images(policy, texts, seeds, config.steps or steps, config.guidance or guidance)
+    images = draw_images(policy, texts, seeds, config.steps or steps, config.guidance or guidance, batch)
     n = config.images
     kinds = None if prompts.kinds is None else [prompts.kinds[i] for i in indices[:n]]
     return Evaluation(texts[:n], kinds, images[:n], score(images[:n], texts[:n], rewards), diversity(images, group_N))

@@ -12,6 +12,8 @@ from beholder.policies import load_policy
 from beholder.prompts import load_prompts
 
 DEFAULT_PROMPTS = 6
+BATCH = 64
+"""Images per network call."""
 
 
 def sample_to_folder(
@@ -38,7 +40,7 @@ def sample_to_folder(
     policy = load_policy(PolicyConfig(model=model, adapter=adapter, training=training))
     texts = [text for text in prompts for _ in range(n)]
     seeds = [seed * 1_000_003 + i for i in range(n)] * len(prompts)
-    images = draw_images(policy, texts, seeds, steps, guidance)
+    images = draw_images(policy, texts, seeds, steps, guidance, BATCH)
     output.mkdir(parents=True, exist_ok=True)
     written = []
     for i, (image, text) in enumerate(zip(images, texts, strict=True)):

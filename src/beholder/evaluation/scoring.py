@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
@@ -51,8 +52,12 @@ def _from_arguments(images: list[Path], prompt: str | None) -> list[tuple[Path, 
 def _from_jsonl(path: Path) -> list[tuple[Path, str]]:
     if not path.is_file():
         raise InputError(f"prompts: no file {str(path)!r}")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"prompts: {str(path)!r} is not UTF-8 (byte {error.start}); convert it with iconv") from error
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -74,7 +79,7 @@ def read_image(path: Path) -> Tensor:
             pixels = np.asarray(image.convert("RGB"), np.float32) / 255
     except FileNotFoundError as error:
         raise InputError(f"score: no file {str(path)!r}") from error
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise InputError(f"score: {str(path)!r} is not a readable image ({error})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -87,9 +92,9 @@ def print_scores(rows: list[dict[str, Any]], as_json: bool) -> None:
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in rows[0]:
-        table.add_column(name)
+        table.add_column(escape(name))
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
     Console().print(table)
 
 

@@ -57,20 +57,26 @@ PUBLISHED_FAST = replace(
     kl=KLConfig(beta=0.0),
 )
 
+# The bundled world: full training (the network is small), few rollout steps (Flow-GRPO's denoising reduction), groups
+# that share their starting noise, and a trust region in nats, which does not depend on the size of the latent.
 SHAPES = RunConfig(
     method="flow-grpo",
+    policy=PolicyConfig(training="full"),
     rollout=RolloutConfig(
-        steps=10,
-        prompts=24,
-        group=8,
-        batch=96,
+        steps=5,
+        prompts=32,
+        group=12,
+        batch=384,
+        shared_noise=True,
         kernel=KernelConfig(kind="flow_sde", level=0.7),
         plan=PlanConfig(kind="prefix", fraction=0.99),
     ),
-    objective=ObjectiveConfig(clip_low=1e-3, clip_high=1e-3),
-    kl=KLConfig(beta=0.04),
-    optimiser=OptimiserConfig(lr=3e-4),
-    loop=LoopConfig(iterations=100, updates=2, micro_batch=96),
+    credit=CreditConfig(baseline="group", scale="batch"),
+    objective=ObjectiveConfig(clip_low=0.2, clip_high=0.2, trust_region="joint"),
+    kl=KLConfig(beta=0.04, form="no_dt"),
+    optimiser=OptimiserConfig(lr=2e-4, beta2=0.99),
+    loop=LoopConfig(iterations=100, updates=2, micro_batch=384),
+    evaluation=EvaluationConfig(every=20, images=384, steps=10),
 )
 
 SHAPES_FAST = replace(
@@ -79,10 +85,31 @@ SHAPES_FAST = replace(
     rollout=replace(
         SHAPES.rollout,
         kernel=KernelConfig(kind="cps", level=0.8),
-        plan=PlanConfig(kind="random_window", size=2, start=0, stop=5),
+        plan=PlanConfig(kind="random_window", size=1, start=0, stop=2),
     ),
     kl=KLConfig(beta=0.0),
+    ema=EMAConfig(decay=0.98),
 )
+
+DEMO = replace(SHAPES_FAST, loop=replace(SHAPES_FAST.loop, iterations=80))
+
+LONG = replace(
+    SHAPES_FAST,
+    loop=replace(SHAPES_FAST.loop, iterations=1500, minutes=60.0),
+    evaluation=replace(SHAPES_FAST.evaluation, every=40),
+)
+
+# Reward hacking on purpose: redness is easily raised and has nothing to do with the prompt.
+HACK = replace(
+    SHAPES_FAST,
+    rewards={"redness": 1.0},
+    ema=EMAConfig(),
+    rollout=replace(SHAPES_FAST.rollout, prompts=12, group=8, batch=96),
+    loop=replace(SHAPES_FAST.loop, iterations=25, micro_batch=96),
+    evaluation=replace(SHAPES_FAST.evaluation, every=5, images=96, rewards=("shapes_strict", "redness")),
+)
+
+HACK_KL = replace(HACK, kl=KLConfig(beta=0.1, form="velocity"))
 
 FLOW_GRPO = Method(
     name="flow-grpo",
@@ -105,7 +132,14 @@ FLOW_GRPO_FAST = Method(
     title="Flow-GRPO-Fast",
     paper="Flow-GRPO, 2505.05470; CPS kernel of 2509.05952",
     idea="Only a short random window of early steps is stochastic and trained; the rest follows the ODE.",
-    presets={"published": PUBLISHED_FAST, "shapes": SHAPES_FAST},
+    presets={
+        "published": PUBLISHED_FAST,
+        "shapes": SHAPES_FAST,
+        "demo": DEMO,
+        "long": LONG,
+        "hack": HACK,
+        "hack_kl": HACK_KL,
+    },
     differences=(
         "The released CPS code scores with -(x-mean)^2, without 1/(2c^2); so does the published preset "
         "(rollout.kernel.log-prob unweighted).",

@@ -20,8 +20,7 @@ def transition_kl(
     n_dims = move.mean[0].numel()
     if config.form == "velocity":
         return sum_dims((velocity - reference_velocity).square()) / n_dims
+    if config.form == "exact":
+        return move.kl_sum(reference) / n_dims
     gap = sum_dims((move.mean - reference.mean).square()) / n_dims
-    if config.form == "mean":
-        return gap
-    spread = move.std if config.form == "exact" else move.diffusion
-    return gap / (2 * spread.square())
+    return gap if config.form == "mean" else gap / (2 * move.diffusion.square())

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from beholder.config import PolicyConfig
+from beholder.errors import InputError
 from beholder.rollouts.trajectory import Condition
 
 
@@ -45,3 +46,11 @@ class Family(Protocol):
     def decode(self, x: Tensor, sigma_N: Tensor) -> Tensor:
         """Final latents (path coordinates, at the schedule's last σ) to images ``[N, 3, H, W]`` in 0..1."""
         ...
+
+
+def resolution(wanted: int | None, own: int, multiple: int) -> int:
+    """Height and width in pixels: the wanted ones, else the model's own; InputError unless its grid divides them."""
+    if wanted is not None and wanted % multiple:
+        nearest = max(1, round(wanted / multiple)) * multiple
+        raise InputError(f"policy.resolution: {wanted} is not a multiple of this model's {multiple}; use {nearest}")
+    return wanted or own

@@ -61,16 +61,25 @@ class Policy:
         return Condition.cat([self._conditions[text] for text in prompts])
 
     def start(
-        self, prompts: list[str], group_N: Tensor, seed_N: Tensor, noise_seed_N: Tensor, sigma: float, guided: bool
+        self,
+        prompts: list[str],
+        group_N: Tensor,
+        seed_N: Tensor,
+        noise_seed_N: Tensor,
+        sigma: float,
+        guided: bool,
+        shared_noise: bool = False,
     ) -> Start:
-        """Initial states. ``noise_seed_N`` seeds the starting noise, ``seed_N`` the noise of the steps.
+        """Initial states at noise level ``sigma``; ``guided`` adds the unconditional condition.
 
-        Equal noise seeds must come with equal prompts: such samples share a trunk.
+        ``noise_seed_N`` seeds the starting noise, ``seed_N`` the noise of the steps. With ``shared_noise``, samples of
+        one noise seed (which must have one prompt) share a trunk.
         """
         noise = noise_for(noise_seed_N, self.family.latent_shape(), 0).to(self.device)
         x = self.family.to_path(noise, torch.full((len(prompts),), sigma, device=self.device))
         unconditional = self.encode([""] * len(prompts)) if guided else None
-        return Start(prompts, group_N, seed_N, x, self.encode(prompts), unconditional, noise_seed_N)
+        origin_N = noise_seed_N if shared_noise else None
+        return Start(prompts, group_N, seed_N, x, self.encode(prompts), unconditional, origin_N)
 
     def velocity(
         self,
@@ -96,8 +105,8 @@ class Policy:
     def schedule(self, steps: int) -> Tensor:
         return self.family.schedule(steps)
 
-    def decode(self, final_Nx: Tensor, sigma: float, batch: int = 64) -> Tensor:
-        """Images ``[N, 3, H, W]`` in 0..1, float32."""
+    def decode(self, final_Nx: Tensor, sigma: float, batch: int) -> Tensor:
+        """Images ``[N, 3, H, W]`` in 0..1, float32, ``batch`` at a time."""
         parts = final_Nx.split(batch)
         return torch.cat([self.family.decode(x, torch.full((len(x),), sigma, device=x.device)) for x in parts])
 
@@ -131,12 +140,15 @@ class Policy:
         """
         temporary = folder.with_name(folder.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        if self.config.training == "lora":
-            self._save_adapter(temporary)
-        else:
-            self.module.save_pretrained(temporary)  # pyright: ignore[reportCallIssue]
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
+        try:
+            if self.config.training == "lora":
+                self._save_adapter(temporary)
+            else:
+                self.module.save_pretrained(temporary)  # pyright: ignore[reportCallIssue]
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _save_adapter(self, folder: Path) -> None:
         from peft import get_peft_model_state_dict
@@ -194,22 +206,35 @@ def with_folder_defaults(config: PolicyConfig, folder: str) -> PolicyConfig:
 
 def _load_pipeline(folder: str, config: PolicyConfig) -> Any:
     from diffusers import DiffusionPipeline
-    from safetensors import SafetensorError
 
     _quiet()
     is_hub_name = folder.count("/") == 1 and not folder.startswith((".", "/", "~"))
     if not is_hub_name and not Path(folder).is_dir():
         raise InputError(f"policy.model: no folder {folder!r}; give a diffusers folder, a hub name, or 'shapes'")
-    try:
+    with _loading("policy.model", folder):
         absent = _absent_parts(Path(folder))
-        return DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, config.dtype), **absent)
+        dtype = getattr(torch, config.dtype)
+        return DiffusionPipeline.from_pretrained(folder, dtype=dtype, use_safetensors=True, **absent)
+
+
+@contextmanager
+def _loading(setting: str, folder: str | Path) -> Iterator[None]:
+    """Whatever diffusers, transformers and peft raise at a damaged or foreign folder, as one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except SafetensorError as error:
         raise InputError(
-            f"policy.model: the weights in {folder!r} are damaged ({error}); copy or download the folder again"
+            f"{setting}: {str(folder)!r} does not load: its weights are damaged ({error}); copy or download it again"
         ) from error
-    except (OSError, ValueError, AttributeError) as error:  # diffusers answers an unknown class with AttributeError
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"policy.model: {folder!r} does not load as a diffusers pipeline: {reason}") from error
+    # LookupError: an empty or unforeseen listing; AttributeError: an unknown class.
+    except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2]) or type(error).__name__
+        if "safetensors" in reason and ("no file named" in reason or "Could not find" in reason):
+            reason += "; only safetensors are read, never pickles: load it once with diffusers and save_pretrained it"
+        raise InputError(f"{setting}: {str(folder)!r} does not load: {reason}") from error
 
 
 def _absent_parts(folder: Path) -> dict[str, None]:
@@ -277,16 +302,26 @@ def _load_adapter(policy: Policy, folder: Path) -> None:
         raise InputError(f"policy.adapter: {str(folder)!r} holds a whole denoiser; use --policy.training full")
     if not folder.is_dir():
         raise InputError(f"policy.adapter: no folder {str(folder)!r}; give RUN/policy of a run")
-    try:
-        policy.pipeline.load_lora_weights(folder, adapter_name=ADAPTER)
-    except (OSError, ValueError) as error:
-        raise InputError(f"policy.adapter: {str(folder)!r} does not load: {str(error).splitlines()[0]}") from error
-    if not any(".lora_" in name for name, _ in policy.module.named_parameters()):
-        raise InputError(f"policy.adapter: {str(folder)!r} adapts no layer of this {policy.family.network_name}")
+    with _loading("policy.adapter", folder):
+        policy.pipeline.load_lora_weights(folder, adapter_name=ADAPTER, use_safetensors=True)
+    adapted = {name for name, part in policy.pipeline.components.items() if _is_adapted(part)}
+    network = policy.family.network_name
+    if adapted - {network}:
+        raise InputError(
+            f"policy.adapter: {str(folder)!r} also adapts {', '.join(sorted(adapted - {network}))}, which a run would "
+            f"not save; give an adapter of the {network} alone"
+        )
+    if not adapted:
+        raise InputError(f"policy.adapter: {str(folder)!r} adapts no layer of this {network}")
+
+
+def _is_adapted(part: Any) -> bool:
+    return isinstance(part, nn.Module) and any(".lora_" in name for name, _ in part.named_parameters())
 
 
 def _load_weights(policy: Policy, folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise InputError(f"policy.adapter: {str(folder)!r} holds no whole denoiser; use --policy.training lora")
-    loaded = type(policy.module).from_pretrained(folder)  # pyright: ignore[reportAttributeAccessIssue]
-    policy.module.load_state_dict(loaded.state_dict())
+    kind: Any = type(policy.module)
+    with _loading("policy.adapter", folder):
+        policy.module.load_state_dict(kind.from_pretrained(folder, use_safetensors=True).state_dict())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from beholder.config import PolicyConfig
 from beholder.errors import InputError
+from beholder.policies.family import resolution
 from beholder.policies.vae import decode_latents
 from beholder.rollouts.kernels import per_sample
 from beholder.rollouts.trajectory import Condition
@@ -35,7 +36,8 @@ class SDFamily:
                 f"policy.model: prediction_type {self.prediction!r} is not one of epsilon, v_prediction, sample; "
                 "set it in scheduler/scheduler_config.json"
             )
-        self.resolution = config.resolution or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        scale = pipeline.vae_scale_factor
+        self.resolution = resolution(config.resolution, pipeline.unet.config.sample_size * scale, scale)
         alphas = pipeline.scheduler.alphas_cumprod.double()
         alpha, s = alphas.sqrt(), (1 - alphas).sqrt()
         self.sigma_table = s / (alpha + s)

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from beholder.config import PolicyConfig
+from beholder.policies.family import resolution
 from beholder.policies.vae import decode_latents
 from beholder.rollouts.trajectory import Condition
 
@@ -21,7 +22,8 @@ class SD3Family:
 
     def __init__(self, pipeline: Any, config: PolicyConfig) -> None:
         self.pipeline = pipeline
-        self.resolution = config.resolution or pipeline.default_sample_size * pipeline.vae_scale_factor
+        scale, patch = pipeline.vae_scale_factor, pipeline.transformer.config.patch_size
+        self.resolution = resolution(config.resolution, pipeline.default_sample_size * scale, scale * patch)
         self.text_tokens = config.max_sequence_length or self.DEFAULT_TEXT_TOKENS
 
     def encode(self, prompts: list[str]) -> Condition:

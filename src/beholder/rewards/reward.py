@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class Reward:
     score: Scorer
     """``(images [N, 3, H, W] float32 in 0..1, prompts) → values [N]``, NaN where it failed."""
     differentiable: bool = False
-    """Whether gradients flow from the values to the images."""
+    """Whether gradients flow from the values to the images: for rows that follow them; policy gradients do not ask."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,6 @@ class RewardTable:
     def failed_N(self) -> Tensor:
         """bool [N]: some reward failed on the sample."""
         return self.values_NM.isnan().any(1)
-
-    def column(self, name: str) -> Tensor:
-        return self.values_NM[:, self.names.index(name)]
 
     def weighted(self, weights: Mapping[str, float]) -> Tensor:
         """Σ_m w_m r_m ``[N]`` before credit; NaN where any reward failed."""
@@ -85,13 +82,15 @@ def load_reward(name: str) -> Reward:
         sys.path.pop(0)
     if not callable(scorer):
         raise InputError(f"rewards: {name!r} is a {type(scorer).__name__}, not a callable (images, prompts) -> values")
-    return Reward(name, scorer)
+    return Reward(name, cast(Scorer, scorer))
 
 
-def load_rewards(names: Sequence[str]) -> list[Reward]:
+def load_rewards(names: Sequence[str], scorers: Mapping[str, Scorer] | None = None) -> list[Reward]:
+    """The rewards called ``names``; those in ``scorers`` are these functions."""
+    scorers = scorers or {}
     if not names:
         raise InputError("rewards: none given; name one, e.g. --rewards shapes 1.0 or --rewards mymodule:score 1.0")
-    return [load_reward(name) for name in names]
+    return [Reward(name, scorers[name]) if name in scorers else load_reward(name) for name in names]
 
 
 def score(images: Tensor, prompts: Sequence[str], rewards: Sequence[Reward]) -> RewardTable:

@@ -102,7 +102,7 @@ def rollout(
         prompts=start.prompts,
         group_N=start.group_N,
         seed_N=start.seed_N,
-        origin_N=origin_N,
+        origin_N=member_N,
         step_NK=trained,
         sigma_NK=sigmas[trained],
         sigma_next_NK=sigmas[trained + 1],

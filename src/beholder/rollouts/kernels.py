@@ -26,6 +26,11 @@ def sum_dims(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1)
 
 
+def _exact(x: Tensor) -> torch.dtype:
+    """float32, or float64 if ``x`` is: what the arithmetic of a transition is done in."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 @dataclass(frozen=True)
 class Transition:
     """The Gaussian N(mean, std² I) over the next state.
@@ -59,8 +64,7 @@ class Transition:
 
 def transition(kernel: KernelConfig, x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Transition:
     """The transition of ``kernel.kind`` from σ to σ'."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    x, v, sigma, sigma_next = (value.to(dtype) for value in (x, v, sigma, sigma_next))
+    x, v, sigma, sigma_next = (value.to(_exact(x)) for value in (x, v, sigma, sigma_next))
     mean, std, diffusion = KERNELS[kernel.kind](x, v, sigma, sigma_next, kernel.level)
     unweighted = kernel.log_prob == "unweighted"
     density_std = torch.full_like(std, 2**-0.5) if unweighted else std
@@ -112,11 +116,17 @@ KERNELS = {"flow_sde": flow_sde, "dance_sde": dance_sde, "cps": cps, "euler": eu
 
 def euler_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """The ODE step alone, in at least float32."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return euler(x.to(dtype), v.to(dtype), sigma.to(dtype), sigma_next.to(dtype), 0.0)[0]
+    x, v, sigma, sigma_next = (value.to(_exact(x)) for value in (x, v, sigma, sigma_next))
+    return euler(x, v, sigma, sigma_next, 0.0)[0]
 
 
 def stds(kernel: KernelConfig, sigmas_T1: Tensor) -> Tensor:
     """Standard deviation c of each of the T transitions of a schedule, without any network."""
     nothing = torch.zeros(len(sigmas_T1) - 1, 1, dtype=torch.float64)
     return transition(kernel, nothing, nothing, sigmas_T1[:-1], sigmas_T1[1:]).std
+
+
+def trainable_steps(kernel: KernelConfig, sigmas_T1: Tensor) -> Tensor:
+    """bool [T]: the transitions with a density (c > 0; CPS's last has none) of at least the kernel's ``min_std``."""
+    std_T = stds(kernel, sigmas_T1)
+    return (std_T > 0) & (std_T >= kernel.min_std)

@@ -26,7 +26,7 @@ class StepPlan:
 def draw_plan(config: PlanConfig, trainable_T: Tensor, n: int, iteration: int, generator: torch.Generator) -> StepPlan:
     """The plan of one iteration for ``n`` samples.
 
-    ``trainable_T`` bool [T] says which steps have a density worth training (std above the kernel's ``min_std``).
+    ``trainable_T`` bool [T] says which steps have a density worth training (`kernels.trainable_steps`).
     ``iteration`` counts from 0 and moves windows; ``generator`` draws random ones. InputError when nothing is left.
     """
     steps = len(trainable_T)
@@ -49,14 +49,8 @@ def draw_plan(config: PlanConfig, trainable_T: Tensor, n: int, iteration: int, g
 
 
 def window(config: PlanConfig, steps: int, iteration: int, generator: torch.Generator) -> range:
-    """The steps of this iteration's window; it never reaches past ``stop`` (default: all but the last step)."""
-    stop = min(config.stop if config.stop is not None else steps - 1, steps)
-    places = stop - config.start - config.size + 1
-    if places < 1:
-        raise InputError(
-            f"rollout.plan.size: a window of {config.size} does not fit steps {config.start}..{stop - 1} "
-            f"of {steps}; use a smaller size or a wider start..stop"
-        )
+    """The steps of this iteration's window."""
+    places = window_places(config, steps)
     if config.kind == "window":
         first = config.start
     elif config.kind == "random_window":
@@ -66,6 +60,18 @@ def window(config: PlanConfig, steps: int, iteration: int, generator: torch.Gene
         moves = (iteration // config.every) * config.stride
         first = config.start + moves % places
     return range(first, first + config.size)
+
+
+def window_places(config: PlanConfig, steps: int) -> int:
+    """How many places a window has before ``stop`` (default: all but the last step); InputError when it has none."""
+    stop = min(config.stop if config.stop is not None else steps - 1, steps)
+    places = stop - config.start - config.size + 1
+    if places < 1:
+        raise InputError(
+            f"rollout.plan.size: a window of {config.size} does not fit steps {config.start}..{stop - 1} of "
+            f"rollout.steps {steps}; use a smaller size or a wider start..stop"
+        )
+    return places
 
 
 def _random_per_sample(config: PlanConfig, trainable_T: Tensor, n: int, generator: torch.Generator) -> StepPlan:

@@ -1,10 +1,11 @@
 """The record of a rollout: what is needed to score its decisions again, and nothing else.
 
-Shapes: N samples, K trained decisions per sample, M rewards; ``x`` stands for the latent's own dimensions.
+Shapes: N samples, K trained decisions per sample, M decisions at once; ``x`` stands for the latent's own dimensions.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -18,14 +19,8 @@ class Condition:
 
     tensors: dict[str, Tensor]
 
-    def __len__(self) -> int:
-        return len(next(iter(self.tensors.values())))
-
     def select(self, rows: Tensor | slice) -> "Condition":
         return Condition({name: value[rows] for name, value in self.tensors.items()})
-
-    def to(self, device: torch.device | str) -> "Condition":
-        return Condition({name: value.to(device) for name, value in self.tensors.items()})
 
     @staticmethod
     def cat(parts: Sequence["Condition"]) -> "Condition":
@@ -68,7 +63,7 @@ class Trajectory:
     seed_N: Tensor
     """int64: seed of each sample's noise."""
     origin_N: Tensor
-    """int64: samples with the same number share their starting noise and everything up to step ``fans_out``."""
+    """int64, from 0: samples with the same number were drawn as one up to step ``fans_out``."""
     step_NK: Tensor
     sigma_NK: Tensor
     sigma_next_NK: Tensor
@@ -117,6 +112,8 @@ class Trajectory:
     def cat(parts: Sequence["Trajectory"]) -> "Trajectory":
         """One trajectory of several batches drawn under one plan."""
         tensors = [f.name for f in fields(Trajectory) if isinstance(getattr(parts[0], f.name), Tensor)]
+        counts = [0, *accumulate(int(p.origin_N.max()) + 1 for p in parts[:-1])]
+        parts = [replace(p, origin_N=p.origin_N + n) for p, n in zip(parts, counts, strict=True)]
         unconditional = [p.unconditional for p in parts if p.unconditional is not None]
         return replace(
             parts[0],

@@ -1,7 +1,7 @@
 """``align``: one run from its configuration to its folder, resumable at any moment."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,43 +12,54 @@ from accelerate import Accelerator
 
 from beholder.config import RunConfig
 from beholder.config_file import read_config, to_yaml
-from beholder.errors import InputError
+from beholder.errors import InputError, nearest
 from beholder.evaluation.grids import save_grid
 from beholder.evaluation.heldout import SEED, Evaluation, evaluate
 from beholder.policies import Policy, load_policy
 from beholder.prompts import PromptSet, load_prompts
-from beholder.rewards import Reward, load_rewards
+from beholder.rewards import Reward, Scorer, load_rewards
 from beholder.training.doctor import examine
 from beholder.training.loop import Learner, iterate, make_learner, restore, state_of, timed
-from beholder.training.run_folder import Progress, RunFolder
+from beholder.training.run_folder import Progress, RunFolder, no_room_is_said
 from beholder.training.validator import validate
 
 Listener = Callable[[dict[str, Any]], None]
+Scorers = Mapping[str, Scorer]
+"""Rewards of one's own by the names the configuration calls them."""
 
 
-def align(config: RunConfig, listener: Listener = lambda row: None) -> Path:
-    """Runs ``config`` in a new folder ``config.output``; the folder. ``listener`` sees every metrics row."""
-    return Run(config, listener, None).go()
+def align(config: RunConfig, listener: Listener = lambda row: None, scorers: Scorers | None = None) -> Path:
+    """Runs ``config`` in a new folder ``config.output``; the folder. ``listener`` sees every metrics row.
+
+    ``scorers`` are the functions behind names in ``config.rewards`` or ``config.evaluation.rewards``.
+    """
+    return Run(config, listener, None, scorers or {}).go()
 
 
-def resume(folder: Path, listener: Listener = lambda row: None) -> Path:
+def resume(folder: Path, listener: Listener = lambda row: None, scorers: Scorers | None = None) -> Path:
     """Goes on with the run in ``folder`` from its newest checkpoint, with its own configuration."""
     if not (folder / "config.yaml").exists():
         raise InputError(f"resume: no run in {str(folder)!r} (no config.yaml); give the folder of a run")
     config = replace(read_config(folder / "config.yaml"), output=str(folder))
-    return Run(config, listener, RunFolder(folder)).go()
+    return Run(config, listener, RunFolder(folder), scorers or {}).go()
 
 
 class Run:
     """A run in progress: the learner, its folder, and what is measured on the way."""
 
-    def __init__(self, config: RunConfig, listener: Listener, folder: RunFolder | None) -> None:
+    def __init__(self, config: RunConfig, listener: Listener, folder: RunFolder | None, scorers: Scorers) -> None:
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         validate(config, self.accelerator.num_processes)
         self.config, self.listener = config, listener
+        asked = {*config.rewards, *config.evaluation.rewards}
+        for name in scorers:
+            if name not in asked:
+                raise InputError(
+                    f"scorers: {name!r} is in neither rewards nor evaluation.rewards; {nearest(name, asked)}"
+                )
         self.heldout = load_prompts(config.evaluation.prompts)
-        self.judges: list[Reward] = load_rewards(config.evaluation.rewards)
-        prompts, rewards = load_prompts(config.prompts), load_rewards(list(config.rewards))
+        self.judges: list[Reward] = load_rewards(config.evaluation.rewards, scorers)
+        prompts, rewards = load_prompts(config.prompts), load_rewards(list(config.rewards), scorers)
         self.check_prompts(prompts, rewards)
         policy = load_policy(config.policy, self.accelerator.device, config.seed)
         self.learner: Learner = make_learner(config, policy, prompts, rewards, self.accelerator)
@@ -140,6 +151,7 @@ class Run:
                     config.evaluation,
                     config.rollout.steps,
                     config.rollout.guidance.scale,
+                    config.rollout.batch,
                 )
             progress = learner.progress
             position = {"iteration": progress.iteration, "network_evaluations": progress.network_evaluations}
@@ -183,8 +195,9 @@ class Run:
             self.measure()
         self._checkpoint()
         if self.main:
-            with learner.ema.applied(learner.policy.trainable()):
-                learner.policy.save(self.folder.path / "policy")
+            result = self.folder.path / "policy"
+            with learner.ema.applied(learner.policy.trainable()), no_room_is_said(result):
+                learner.policy.save(result)
             self.folder.write_json("summary.json", self.summary())
         self.accelerator.wait_for_everyone()
         return self.folder.path

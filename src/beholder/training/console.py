@@ -27,12 +27,13 @@ def plan_table(config: RunConfig) -> Table:
     r, loop, objective = config.rollout, config.loop, config.objective
     samples = r.prompts * r.group
     branches = 1 if r.guidance.scale == 1 else 2
+    most = "at most " if r.shared_noise else ""  # samples of one noise share the steps before the first stochastic one
     rows = {
         "method": config.method,
         "policy": f"{config.policy.model}, {config.policy.training}",
         "rewards": ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.items()),
         "samples per iteration": f"{r.prompts} prompts x {r.group} = {samples}",
-        "network evaluations": f"{samples * r.steps * branches:,} per iteration, {r.steps} steps each",
+        "network evaluations": f"{most}{samples * r.steps * branches:,} per iteration, {r.steps} steps each",
         "optimiser steps per iteration": f"{loop.updates} of {samples // loop.updates} samples",
         "trust region": f"-{objective.clip_low:g} / +{objective.clip_high:g}, {objective.trust_region}",
         "KL to the reference": f"{config.kl.beta:g} x {config.kl.form}" if config.kl.beta else "none",
@@ -51,9 +52,8 @@ def describe(row: dict[str, Any]) -> str:
         rewards = "  ".join(f"{name} {value:.3f}" for name, value in row["rewards"].items())
         return f"iteration {row['iteration']:4d}  held-out {rewards}  diversity {row['diversity']:.3f}"
     rewards = "  ".join(f"{name} {value:.3f}" for name, value in row["reward"].items())
-    return (
-        f"iteration {row['iteration']:4d}  {rewards}  clipped {row['clip_fraction']:.0%}  |grad| {row['grad_norm']:.2g}"
-    )
+    clipped = "" if row["clip_fraction"] is None else f"  clipped {row['clip_fraction']:.0%}"
+    return f"iteration {row['iteration']:4d}  {rewards}{clipped}  |grad| {row['grad_norm']:.2g}"
 
 
 @contextmanager
@@ -104,3 +104,11 @@ def outcome_table(summary: dict[str, Any]) -> Table:
     for name, before, after in rows:
         table.add_row(escape(name), f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     return table
+
+
+def print_findings(findings: list[dict[str, str]]) -> None:
+    """What the doctor warns of; the rest is in the report."""
+    for finding in findings:
+        if finding["level"] in ("warning", "problem"):
+            line = f"{finding['level']}: {finding['check']}: {finding['message']}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -21,7 +21,8 @@ MARK = ".demo"
 def run_demo(output: Path, seed: int, hack: bool, iterations: int | None, minutes: float, as_json: bool) -> None:
     """Aligns, writes the report(s) and `summary.json`, prints the outcome."""
     method = find_method(METHOD)
-    folders = {"hack": output / "free", "hack_kl": output / "tied"} if hack else {"demo": output}
+    folders = {"hack": output / "no_kl", "hack_kl": output / "kl"} if hack else {"demo": output}
+    minutes = minutes / 4 if hack else minutes
     configs = [_adjusted(method.preset(name), path, seed, iterations, minutes) for name, path in folders.items()]
     for config in configs:
         validate(config)
@@ -32,8 +33,8 @@ def run_demo(output: Path, seed: int, hack: bool, iterations: int | None, minute
         report = write_report(output)
         summary = read_summary(output)
     else:
-        report = write_report(output / "free", output / "tied", output=output / "report.html")
-        summary = {"free": read_summary(output / "free"), "tied": read_summary(output / "tied")}
+        report = write_report(output / "no_kl", output / "kl", output=output / "report.html")
+        summary = {"no_kl": read_summary(output / "no_kl"), "kl": read_summary(output / "kl")}
         (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     if as_json:
         print(json.dumps(summary, indent=1))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from beholder.config import RunConfig
+from beholder.objectives.policy_gradient import clip_range
 
 Level = Literal["ok", "note", "warning", "problem"]
 
@@ -26,7 +27,7 @@ def examine(config: RunConfig, rows: list[dict[str, Any]], n_dims: int) -> list[
     if not train:
         return [Finding("iterations", "note", "no training iteration yet")]
     findings = [_ratio(config, train, n_dims), _groups(train), _clip(train), _rewards(train), _gradient(train)]
-    return [f for f in (*findings, _signal(train), _kl(config, train), _gold(rows)) if f is not None]
+    return [f for f in (*findings, _signal(train), _kl(config, train), _gold(config, rows)) if f is not None]
 
 
 def _late(train: list[dict[str, Any]], name: str) -> list[float]:
@@ -41,8 +42,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def _ratio(config: RunConfig, train: list[dict[str, Any]], n_dims: int) -> Finding:
     worst = max(row["ratio_deviation"] for row in train)
-    divisor = n_dims if config.objective.trust_region == "joint" else 1
-    limit = min(config.objective.clip_low, config.objective.clip_high) / divisor
+    limit = min(clip_range(config.objective, n_dims))
     check = "ratio at the first update"
     joint = f"the clip allows {limit:.1e} per dimension, {limit * n_dims:.2g} nats jointly over {n_dims} dimensions"
     if worst <= 0.1 * limit:
@@ -72,15 +72,17 @@ def _groups(train: list[dict[str, Any]]) -> Finding:
 def _clip(train: list[dict[str, Any]]) -> Finding:
     share = _mean(_late(train, "clip_fraction"))
     check = "clip share"
+    if math.isnan(share):
+        return Finding(check, "ok", "one update per rollout: every ratio is 1, so nothing can be clipped.")
     if share < 0.6:
-        return Finding(check, "ok", f"{share:.0%} of the decisions are clipped.")
+        return Finding(check, "ok", f"{share:.0%} of the decisions are clipped in the updates after the first.")
     per_step = train[-1].get("clip_fraction_per_step") or {}
     worst = max(per_step, key=per_step.__getitem__, default="?")
     return Finding(
         check,
         "warning",
-        f"{share:.0%} of the decisions are clipped (most at step {worst}); lower optimiser.lr or loop.updates, or "
-        "widen objective.clip_low and clip_high.",
+        f"{share:.0%} of the decisions are clipped after the first update (most at step {worst}); lower optimiser.lr "
+        "or loop.updates, or widen objective.clip_low and clip_high.",
     )
 
 
@@ -94,6 +96,12 @@ def _rewards(train: list[dict[str, Any]]) -> Finding:
 
 def _gradient(train: list[dict[str, Any]]) -> Finding | None:
     norms = [row["grad_norm"] for row in train if row.get("grad_norm") is not None]
+    if norms and max(norms) == 0:
+        return Finding(
+            "gradient norm",
+            "problem",
+            "every gradient is exactly 0: nothing trains; look at the rewards, and use policy.dtype float32.",
+        )
     if len(norms) < 8:
         return None
     first, last = _mean(norms[: len(norms) // 4]), _mean(norms[-len(norms) // 4 :])
@@ -117,7 +125,7 @@ def _signal(train: list[dict[str, Any]]) -> Finding | None:
         check,
         "warning",
         f"two halves of a batch agree with cosine {mean:.2f}: the update is mostly noise. Use more samples per update, "
-        "fewer trained steps early in the schedule, or a denser reward.",
+        "fewer and earlier trained steps, or a denser reward.",
     )
 
 
@@ -128,7 +136,7 @@ def _kl(config: RunConfig, train: list[dict[str, Any]]) -> Finding | None:
     return Finding("distance to the reference", "ok", f"KL ({config.kl.form}) {_mean(values):.2e} per dimension.")
 
 
-def _gold(rows: list[dict[str, Any]]) -> Finding | None:
+def _gold(config: RunConfig, rows: list[dict[str, Any]]) -> Finding | None:
     """Over-optimisation: the trained reward rises while the first evaluated one falls."""
     evaluations = [row for row in rows if row["event"] == "evaluation"]
     train = [row for row in rows if row["event"] == "train"]
@@ -137,7 +145,7 @@ def _gold(rows: list[dict[str, Any]]) -> Finding | None:
     name = next(iter(evaluations[0]["rewards"]))
     before, after = evaluations[0]["rewards"][name], evaluations[-1]["rewards"][name]
     n = max(1, len(train) // 5)
-    proxy = [sum(row["reward"].values()) for row in train]
+    proxy = [sum(config.rewards[name] * value for name, value in row["reward"].items()) for row in train]
     rises = _mean(proxy[-n:]) > _mean(proxy[:n])
     check = "over-optimisation"
     if after >= before - 0.02:

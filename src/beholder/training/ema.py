@@ -10,7 +10,7 @@ from beholder.config import EMAConfig
 
 
 class EMA:
-    """θ̄ ← d θ̄ + (1-d) θ with d = min(decay, (1+k)/(10+k)) at the k-th update (Flow-GRPO's warm-up)."""
+    """θ̄ ← d θ̄ + (1-d) θ with d = min(decay, (1+k)/(10+k)) at the k-th update, which warms the average up."""
 
     def __init__(self, config: EMAConfig, parameters: Mapping[str, nn.Parameter]) -> None:
         self.config, self.updates = config, 0

@@ -12,7 +12,6 @@ Names: P prompts, G samples per prompt, N = P·G samples, K trained decisions pe
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from torch import Tensor
 from beholder.config import RunConfig
 from beholder.credit.group import advantages, group_stats
 from beholder.errors import RunError
-from beholder.objectives.policy_gradient import ppo_clip
+from beholder.objectives.policy_gradient import PolicyGradientStats, ppo_clip
 from beholder.objectives.regularisers import transition_kl
 from beholder.policies import Policy
 from beholder.prompts import PromptSet
@@ -158,7 +157,13 @@ def draw(learner: Learner, texts: list[str], group_N: Tensor, member_N: Tensor) 
     for i in range(0, len(texts), r.batch):
         rows = slice(i, min(i + r.batch, len(texts)))
         start = policy.start(
-            texts[rows], group_N[rows], seed_N[rows], noise_seed_N[rows], sigmas[0].item(), r.guidance.scale != 1
+            texts[rows],
+            group_N[rows],
+            seed_N[rows],
+            noise_seed_N[rows],
+            sigmas[0].item(),
+            r.guidance.scale != 1,
+            r.shared_noise,
         )
         part = plan.for_samples(slice(first + rows.start, first + rows.stop))
         parts.append(rollout(policy, start, sigmas, part, r.kernel, r.guidance))
@@ -170,88 +175,129 @@ def draw(learner: Learner, texts: list[str], group_N: Tensor, member_N: Tensor) 
 
 def update(learner: Learner, batch: Batch) -> dict[str, Any]:
     """``loop.updates`` optimiser steps over disjoint shares of the samples; the first is exactly on-policy."""
-    config, accelerator = learner.config, learner.accelerator
-    rng = np.random.default_rng([config.seed, learner.progress.iteration, 1])
+    config, accelerator, iteration = learner.config, learner.accelerator, learner.progress.iteration
+    rng = np.random.default_rng([config.seed, iteration, 1])
     shares = np.array_split(rng.permutation(len(batch.trajectory)), config.loop.updates)
-    totals: dict[str, list[float]] = defaultdict(list)
-    clipped_at: dict[int, list[float]] = defaultdict(list)
-    stats: dict[str, Any] = {"gradient_cosine": None}
-    every = config.loop.signal_every
-    measure = every > 0 and accelerator.num_processes == 1 and (learner.progress.iteration - 1) % every == 0
+    every, stats = config.loop.signal_every, UpdateStats(config.rollout.steps, accelerator.device)
+    measure = every > 0 and accelerator.num_processes == 1 and (iteration - 1) % every == 0
+    norms, cosine, lr = [], None, learning_rate(config, learner.progress.optimiser_steps)
     for number, rows in enumerate(shares):
         signal = GradientSignal(learner.policy) if measure and number == 0 else None
-        accumulate(learner, batch, torch.from_numpy(rows), totals, clipped_at, signal)
-        if number == 0:
-            stats["ratio_deviation"] = max(totals["ratio_deviation"])
-        if signal is not None:
-            stats["gradient_cosine"] = signal.cosine()
-        totals["grad_norm"].append(step(learner))
-    for name in ("loss", "kl", "ratio_mean", "clip_fraction", "grad_norm"):
-        stats[name] = float(np.mean(totals[name])) if totals[name] else None
-    stats["ratio_max_deviation"] = max(totals["ratio_deviation"])
-    stats["clip_fraction_per_step"] = {str(k): float(np.mean(v)) for k, v in sorted(clipped_at.items())}
-    stats["learning_rate"] = learning_rate(config, learner.progress.optimiser_steps)
-    return stats
+        accumulate(learner, batch, torch.from_numpy(rows), stats, signal)
+        stats.first = False
+        cosine = cosine if signal is None else signal.cosine()
+        norms.append(step(learner))
+    return {
+        **stats.summary(accelerator, config.kl.beta > 0),
+        "gradient_cosine": cosine,
+        "grad_norm": float(np.mean(norms)),
+        "learning_rate": lr,
+    }
+
+
+class UpdateStats:
+    """Sums over decisions, kept on the device; reduced over processes once an iteration."""
+
+    def __init__(self, steps: int, device: torch.device) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # decisions, loss, KL, ratio
+        self.clipped_2T = torch.zeros(2, steps, dtype=torch.float64, device=device)  # decisions, clipped ones
+        self.deviation_2 = torch.zeros(2, dtype=torch.float64, device=device)  # at the first update, at all
+        self.first = True
+        """Whether the first update is being accumulated: it is on-policy, so nothing can be clipped."""
+
+    @torch.no_grad()
+    def add(self, step_M: Tensor, found: PolicyGradientStats, loss: Tensor, kl_M: Tensor | None) -> None:
+        m, kl = len(step_M), loss.new_zeros(()) if kl_M is None else kl_M.sum()
+        self.sums += torch.stack([loss.new_tensor(m), loss * m, kl, found.ratio_M.sum()]).double()
+        deviation = (found.ratio_M - 1).abs().max().double()
+        self.deviation_2[1] = torch.maximum(self.deviation_2[1], deviation)
+        if self.first:
+            self.deviation_2[0] = torch.maximum(self.deviation_2[0], deviation)
+            return
+        both = torch.stack([torch.ones_like(found.ratio_M), found.clipped_M.float()]).double()
+        self.clipped_2T.index_add_(1, step_M, both)
+
+    def summary(self, accelerator: Accelerator, with_kl: bool) -> dict[str, Any]:
+        """Means over all processes' decisions; clip shares are of the updates after the first, null without one."""
+        decisions, loss, kl, ratio = accelerator.reduce(self.sums, "sum").tolist()
+        clipped_2T = accelerator.reduce(self.clipped_2T, "sum")
+        deviations = accelerator.gather(self.deviation_2[None]).amax(0).tolist()
+        count_T, hit_T = clipped_2T.tolist()
+        count = sum(count_T)
+        return {
+            "loss": loss / decisions,
+            "kl": kl / decisions if with_kl else None,
+            "ratio_deviation": deviations[0],
+            "ratio_max_deviation": deviations[1],
+            "ratio_mean": ratio / decisions,
+            "clip_fraction": sum(hit_T) / count if count else None,
+            "clip_fraction_per_step": {str(t): hit_T[t] / n for t, n in enumerate(count_T) if n},
+        }
 
 
 def accumulate(
-    learner: Learner,
-    batch: Batch,
-    row_N: Tensor,
-    totals: dict[str, list[float]],
-    clipped_at: dict[int, list[float]],
-    signal: "GradientSignal | None",
+    learner: Learner, batch: Batch, row_N: Tensor, stats: UpdateStats, signal: "GradientSignal | None"
 ) -> None:
     """Adds the gradient of one optimiser step: all decisions of the samples ``row_N``, in micro-batches."""
     config, accelerator, trajectory = learner.config, learner.accelerator, batch.trajectory
-    k = trajectory.step_NK.shape[1]
-    # Prompts in order, even ones first: a group's shared states fall into one micro-batch, and the signal between
-    # halves of different prompts can be measured at no cost.
-    group_N = trajectory.group_N[row_N]
-    row_N = row_N[(group_N % 2 * (group_N.max() + 1) + group_N).argsort(stable=True)]
-    half = int((group_N % 2 == 0).sum()) * k
+    k, size = trajectory.step_NK.shape[1], config.loop.micro_batch
+    row_N = row_N[trajectory.group_N[row_N].argsort(stable=True)]  # so that shared states meet in one micro-batch
+    second_N = torch.zeros(len(row_N), dtype=torch.bool)
+    if signal is not None:
+        second_N = split_by_prompt(trajectory, row_N, [config.seed, learner.progress.iteration, 2])
+    half_M = int((~second_N).sum()) * k if signal is not None else 0
+    row_N = torch.cat([row_N[~second_N], row_N[second_N]])
     row_M, column_M = row_N.repeat_interleave(k), torch.arange(k).repeat(len(row_N))
-    bounds = sorted({*range(0, half, config.loop.micro_batch), *range(half, len(row_M), config.loop.micro_batch)})
+    bounds = sorted({*range(0, half_M, size), *range(half_M, len(row_M), size)})
     for start, stop in zip(bounds, [*bounds[1:], len(row_M)], strict=True):
         decisions = trajectory.decisions(row_M[start:stop], column_M[start:stop])
         advantage_M = batch.advantage_N[row_M[start:stop]].to(decisions.std_M.device)
-        last = stop == len(row_M)
-        with nullcontext() if last else accelerator.no_sync(learner.policy.network):
-            loss = decision_loss(learner, decisions, advantage_M, trajectory, totals, clipped_at)
-            accelerator.backward(loss * (stop - start) / len(row_M))
-        if signal is not None and stop == half:
+        with nullcontext() if stop == len(row_M) else accelerator.no_sync(learner.policy.network):
+            loss = decision_loss(learner, decisions, advantage_M, trajectory, stats)
+            accelerator.backward(loss * (loss_scale(learner) * (stop - start) / len(row_M)))
+        if signal is not None and stop == half_M:
             signal.first_half()
 
 
+def loss_scale(learner: Learner) -> float:
+    """A power of two that keeps float16 gradients at the network's output from underflowing; 1 in other precisions.
+
+    Per latent element they are about A / (D · decisions), 1e-9 for SD3.5, where float16 ends at 6e-8.
+    """
+    if learner.config.policy.dtype != "float16":
+        return 1.0
+    r, n_dims = learner.config.rollout, math.prod(learner.policy.family.latent_shape())
+    return 2.0 ** math.ceil(math.log2(n_dims * r.prompts * r.group))
+
+
+def split_by_prompt(trajectory: Trajectory, row_N: Tensor, key: list[int]) -> Tensor:
+    """bool [N]: which samples belong to the second half of the prompts, drawn at random; equal texts stay together."""
+    texts = [trajectory.prompts[i] for i in row_N.tolist()]
+    distinct = sorted(set(texts))
+    order = np.random.default_rng(key).permutation(len(distinct))
+    second = {distinct[i] for i in order[len(distinct) // 2 :]} if len(distinct) > 1 else set()
+    return torch.tensor([text in second for text in texts])
+
+
 def decision_loss(
-    learner: Learner,
-    decisions: Decisions,
-    advantage_M: Tensor,
-    trajectory: Trajectory,
-    totals: dict[str, list[float]],
-    clipped_at: dict[int, list[float]],
+    learner: Learner, decisions: Decisions, advantage_M: Tensor, trajectory: Trajectory, stats: UpdateStats
 ) -> Tensor:
-    """The objective and the regulariser of M decisions; their statistics go into ``totals``."""
+    """The objective and the regulariser of M decisions, their mean; their statistics go into ``stats``."""
     config, policy = learner.config, learner.policy
     scored = replay(policy, decisions)
     weight_M = torch.ones_like(decisions.std_M)
     if config.objective.weighting == "noise":
         weight_M = decisions.std_M / trajectory.std_NK.mean()
-    loss, stats = ppo_clip(
+    loss, found = ppo_clip(
         scored.logp_M, decisions.logp_old_M, trajectory.n_dims, advantage_M, weight_M, config.objective
     )
+    kl_M = None
     if config.kl.beta > 0:
         with torch.no_grad(), policy.reference():
             reference = replay(policy, decisions)
         kl_M = transition_kl(config.kl, scored.transition, scored.velocity, reference.transition, reference.velocity)
-        totals["kl"].append(kl_M.mean().item())
         loss = loss + config.kl.beta * kl_M.mean()
-    totals["loss"].append(loss.item())
-    totals["ratio_mean"].append(stats.ratio_M.mean().item())
-    totals["ratio_deviation"].append((stats.ratio_M - 1).abs().max().item())
-    totals["clip_fraction"].append(stats.clipped_M.float().mean().item())
-    for index in decisions.step_M.unique().tolist():
-        clipped_at[index].append(stats.clipped_M[decisions.step_M == index].float().mean().item())
+    stats.add(decisions.step_M, found, loss.detach(), kl_M)
     return loss
 
 
@@ -264,12 +310,15 @@ def learning_rate(config: RunConfig, optimiser_step: int) -> float:
 def step(learner: Learner) -> float:
     """Clips the gradient, steps, averages; the gradient's norm before clipping. RunError when it is not finite."""
     config, parameters = learner.config, learner.policy.trainable()
+    for parameter in parameters.values():
+        if parameter.grad is not None:
+            parameter.grad /= loss_scale(learner)
     norm = learner.accelerator.clip_grad_norm_(parameters.values(), config.optimiser.max_grad_norm)
     norm = float(norm.item() if isinstance(norm, Tensor) else norm)
     if not math.isfinite(norm):
         raise RunError(
             f"the gradient of iteration {learner.progress.iteration} is not finite; lower optimiser.lr or raise "
-            "rollout.kernel.min_std, then go on from the last checkpoint with --resume"
+            "rollout.kernel.min_std in the run's config.yaml, then go on from the last checkpoint with --resume"
         )
     for group in learner.optimiser.param_groups:
         group["lr"] = learning_rate(config, learner.progress.optimiser_steps)
@@ -281,7 +330,7 @@ def step(learner: Learner) -> float:
 
 
 class GradientSignal:
-    """The cosine between the gradients of two halves of a batch that share no prompt: how much of it is signal.
+    """The cosine between the gradients of two halves of an update that share no prompt: how much of it is signal.
 
     Around 0 the update is noise whatever the learning rate; use more samples, fewer steps or a denser reward.
     """

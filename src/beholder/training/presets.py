@@ -8,7 +8,7 @@ from beholder.errors import InputError
 from beholder.methods import find_method
 
 
-def choose_preset(method: str, preset: str | None, file: str | None, arguments: list[str]) -> RunConfig:
+def choose_preset(method: str, preset: str | None, file: str | None, other_model: bool) -> RunConfig:
     """A named preset, a YAML file, or by default: `shapes` for the bundled generator, `published` for any other."""
     row = find_method(method)
     if file is not None:
@@ -19,14 +19,5 @@ def choose_preset(method: str, preset: str | None, file: str | None, arguments: 
             raise InputError(f"--config: {file!r} is a run of {config.method!r}, not of {method!r}")
         return config
     if preset is None:
-        preset = "published" if _names_another_model(arguments) else "shapes"
+        preset = "published" if other_model else "shapes"
     return row.preset(preset)
-
-
-def _names_another_model(arguments: list[str]) -> bool:
-    for i, argument in enumerate(arguments):
-        if argument == "--policy.model":
-            return i + 1 < len(arguments) and arguments[i + 1] != "shapes"
-        if argument.startswith("--policy.model="):
-            return argument.partition("=")[2] != "shapes"
-    return False

@@ -7,7 +7,9 @@ written beside and renamed; a kill at any moment leaves the last complete checkp
 import errno
 import json
 import os
+import pickle
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
 
 from beholder.errors import InputError, RunError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError, AssertionError),
+    *(pickle.UnpicklingError, struct.error),
+)
+"""What `torch.load` raises at a file that was cut, overwritten or written by something else."""
 
 
 @dataclass
@@ -38,9 +47,13 @@ def no_room_is_said(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in NO_ROOM:
             raise
-        raise _no_room(path, error.strerror) from error
+        raise _no_room(path, str(error.strerror)) from error
+    except SafetensorError as error:
+        if not any(f"(os error {code})" in str(error) for code in NO_ROOM):
+            raise
+        raise _no_room(path, str(error)) from error
     except RuntimeError as error:
         # torch's own file writer reports a short write so, and then once more when it closes the file.
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
@@ -136,12 +149,8 @@ class RunFolder:
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")
             return Progress(**state.pop("progress")), state
-        except Exception as error:
+        except UNREADABLE as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"resume: {path} is damaged ({reason}); delete its folder to go on from the one before"
             ) from error
-
-
-def to_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu() for name, value in state.items()}

@@ -1,17 +1,22 @@
 """Runs started from the command line: the table before, progress during, the outcome and the report after."""
 
+import json
 from pathlib import Path
 
 from beholder.config import RunConfig
 from beholder.config_file import read_config
 from beholder.errors import InputError
+from beholder.prompts import SPLITS
 from beholder.report import write_report
 from beholder.training.align import align, read_summary, resume
-from beholder.training.console import console, is_first, outcome_table, plan_table, progress
+from beholder.training.console import console, is_first, outcome_table, plan_table, print_findings, progress
 from beholder.training.validator import validate
 
 
 def start_run(config: RunConfig) -> None:
+    missing = left_to_you(config)
+    if len(missing) > 1:  # one alone is said better where it is read
+        raise InputError(f"align {config.method}: still to be given: {', '.join(missing)}")
     validate(config)
     if is_first():
         console.print(plan_table(config))
@@ -20,10 +25,29 @@ def start_run(config: RunConfig) -> None:
     finish(folder)
 
 
-def resume_run(folder: Path) -> None:
+def left_to_you(config: RunConfig) -> list[str]:
+    """What a published preset cannot know: prompts and rewards, as the options that give them."""
+    prompts = {"--prompts": config.prompts, "--evaluation.prompts": config.evaluation.prompts}
+    missing = [
+        f"{option} FILE (no file {source!r})"
+        for option, source in prompts.items()
+        if source not in SPLITS and not Path(source).is_file()
+    ]
+    if not config.rewards:
+        missing.append("--rewards NAME WEIGHT ...")
+    if not config.evaluation.rewards:
+        missing.append("--evaluation.rewards NAME ...")
+    return missing
+
+
+def resume_run(folder: Path, method: str | None) -> None:
+    """Goes on with the run in ``folder``; ``method``, where one is named, must be the run's."""
     if not (folder / "config.yaml").exists():
         raise InputError(f"--resume: no run in {str(folder)!r} (no config.yaml); give the folder of a run")
-    with progress(read_config(folder / "config.yaml")) as listener:
+    config = read_config(folder / "config.yaml")
+    if method not in (None, config.method):
+        raise InputError(f"--resume: {str(folder)!r} is a run of {config.method!r}, not of {method!r}")
+    with progress(config) as listener:
         finish(resume(folder, listener))
 
 
@@ -33,4 +57,5 @@ def finish(folder: Path) -> None:
         return
     report = write_report(folder)
     console.print(outcome_table(read_summary(folder)))
+    print_findings(json.loads((folder / "findings.json").read_text(encoding="utf-8")))
     console.print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)

@@ -1,9 +1,13 @@
 """Refuses settings that cannot work before any work is done: the setting, the reason, the nearest valid choice."""
 
+import math
 from collections.abc import Iterable
+from dataclasses import is_dataclass
+from typing import Any
 
-from beholder.config import RunConfig
+from beholder.config import LoraConfig, RunConfig
 from beholder.errors import InputError
+from beholder.rollouts.plans import window_places
 
 POSITIVE = {
     "rollout.steps": lambda c: c.rollout.steps,
@@ -66,6 +70,7 @@ def validate(config: RunConfig, processes: int = 1) -> None:
 
 
 def problems(config: RunConfig, processes: int = 1) -> Iterable[str]:
+    yield from _not_finite(vars(config))
     yield from _ranges(config)
     yield from _combinations(config)
     yield from _shares(config, processes)
@@ -74,6 +79,15 @@ def problems(config: RunConfig, processes: int = 1) -> Iterable[str]:
             f"rollout.prompts: {config.rollout.prompts} prompts do not divide over {processes} processes; "
             f"use {-(-config.rollout.prompts // processes) * processes}"
         )
+
+
+def _not_finite(settings: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    """Every float, whatever its range, that is infinite or no number."""
+    for name, value in settings.items():
+        if is_dataclass(value) or isinstance(value, dict):
+            yield from _not_finite(value if isinstance(value, dict) else vars(value), f"{prefix}{name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield f"{prefix}{name}: {value} is not a finite number"
 
 
 def _ranges(config: RunConfig) -> Iterable[str]:
@@ -95,9 +109,6 @@ def _ranges(config: RunConfig) -> Iterable[str]:
         yield "rewards: none given; name one, e.g. --rewards shapes 1.0 or --rewards mymodule:score 1.0"
     if not config.evaluation.rewards:
         yield "evaluation.rewards: none given; name what is measured, e.g. --evaluation.rewards shapes_strict"
-    for name, weight in config.rewards.items():
-        if weight != weight or abs(weight) == float("inf"):
-            yield f"rewards.{name}: weight {weight} is not a finite number"
 
 
 def _combinations(config: RunConfig) -> Iterable[str]:
@@ -115,9 +126,13 @@ def _combinations(config: RunConfig) -> Iterable[str]:
         yield f"rollout.kernel.log_prob: 'unweighted' belongs to kernel cps, not {kernel.kind}; use gaussian"
     if rollout.group == 1 and credit.baseline == "group":
         yield "rollout.group: a group of 1 has no spread for credit.baseline 'group'; use 2 or more, or baseline none"
-    if credit.scale != "none" and credit.ddof >= rollout.group and credit.scale == "group":
+    elif rollout.group == 1 and credit.scale == "group":
+        yield "rollout.group: a group of 1 has no spread for credit.scale 'group'; use 2 or more, or scale batch"
+    elif credit.scale == "group" and credit.ddof >= rollout.group:
         yield f"credit.ddof: {credit.ddof} leaves nothing of a group of {rollout.group}; use a larger rollout.group"
     yield from _plan(config)
+    if config.policy.adapter is not None and config.policy.lora != LoraConfig():
+        yield "policy.lora: policy.adapter brings its own rank, alpha and targets; leave policy.lora out"
     if config.policy.training == "full" and config.policy.dtype != "float32":
         yield f"policy.dtype: policy.training full learns in float32, not {config.policy.dtype}; use float32 or lora"
 
@@ -126,14 +141,11 @@ def _plan(config: RunConfig) -> Iterable[str]:
     plan, steps = config.rollout.plan, config.rollout.steps
     if plan.kind in ("prefix", "random") and int(plan.fraction * steps) < 1:
         yield f"rollout.plan.fraction: {plan.fraction} of rollout.steps {steps} is no step; use a larger one"
-    if plan.kind not in ("window", "random_window", "moving_window"):
-        return
-    stop = min(steps - 1 if plan.stop is None else plan.stop, steps)
-    if plan.start + plan.size > stop:
-        yield (
-            f"rollout.plan.size: a window of {plan.size} does not fit steps {plan.start}..{stop - 1} of "
-            f"rollout.steps {steps}; use a smaller size or a wider start..stop"
-        )
+    if plan.kind in ("window", "random_window", "moving_window"):
+        try:
+            window_places(plan, steps)
+        except InputError as error:
+            yield str(error)
 
 
 def _shares(config: RunConfig, processes: int) -> Iterable[str]:

@@ -115,7 +115,7 @@ def build_pipeline() -> Any:
     absent: dict[str, Any] = {"text_encoder_3": None, "tokenizer_3": None}
     return StableDiffusion3Pipeline(
         transformer=build_transformer(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, shift_terminal=0.1),
         vae=build_vae(),
         text_encoder=build_text_encoder(tokenizer),
         tokenizer=tokenizer,

@@ -1,0 +1,156 @@
+"""Two real processes learn what one does: the same samples, the same advantages, the same weights."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from beholder.config import KLConfig, RunConfig
+from beholder.config_file import to_yaml
+from beholder.training.align import Run
+from small_runs import small_options, small_run
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+WORKER = """
+import json, sys
+from pathlib import Path
+import torch
+from beholder.cli import run
+from beholder.config_file import read_config
+from beholder.training.align import Run
+
+folder = Path(sys.argv[1])
+for name in ("lora", "full"):
+    one = Run(read_config(folder / f"{name}.yaml"), lambda row: None, None)
+    assert one.accelerator.num_processes == 2
+    one.go()
+    weights = {name: p.detach().clone() for name, p in one.learner.policy.trainable().items()}
+    torch.save(weights, folder / f"{name}_rank{one.accelerator.process_index}.pt")
+codes = [run(line) for line in json.loads(sys.argv[2])]
+assert codes == [0] * len(codes), codes
+"""
+
+
+def configurations(folder: Path, output: Path) -> dict[str, RunConfig]:
+    """One update over all samples, so that only the order of sums differs between one process and two."""
+    base = small_run(folder, output / "lora", iterations=2)
+    base = replace(base, loop=replace(base.loop, updates=1, micro_batch=3))
+    guided = replace(base.rollout, guidance=replace(base.rollout.guidance, scale=2.0))
+    full = replace(base.policy, training="full")
+    return {
+        "lora": replace(base, rollout=guided, kl=KLConfig(beta=0.1)),
+        "full": replace(base, output=str(output / "full"), policy=full, kl=KLConfig(beta=0.1, form="exact")),
+    }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    rows: list[dict[str, Any]]
+    weights: list[dict[str, Tensor]]
+    """Of every process."""
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_sd3_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Two processes' folder and what they said."""
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "worker.py").write_text(WORKER)
+    for name, config in configurations(tiny_sd3_folder, folder).items():
+        (folder / f"{name}.yaml").write_text(to_yaml(config))
+    align = ["align", "flow-grpo-fast", *small_options(tiny_sd3_folder, folder / "cli", "--loop.minutes", "60")]
+    lines = [align, ["align", "--resume", str(folder / "cli")]]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    process = subprocess.Popen(
+        [*launch, str(folder / "worker.py"), str(folder), json.dumps(lines)],
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        _, said = process.communicate(timeout=400)
+    except subprocess.TimeoutExpired:  # a deadlock: the launcher's children would outlive it
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    assert process.returncode == 0, said[-6000:]
+    return folder, said
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    tiny_sd3_folder: Path, pair: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Outcome, Outcome]]:
+    """By configuration: one process and two."""
+    folder, found = tmp_path_factory.mktemp("alone"), {}
+    for name, config in configurations(tiny_sd3_folder, folder).items():
+        alone = Run(config, lambda row: None, None)
+        alone.go()
+        weights = {n: p.detach().clone() for n, p in alone.learner.policy.trainable().items()}
+        both = [torch.load(pair[0] / f"{name}_rank{rank}.pt", weights_only=True) for rank in range(2)]
+        found[name] = (Outcome(rows(folder / name), [weights]), Outcome(rows(pair[0] / name), both))
+    return found
+
+
+both_kinds = pytest.mark.parametrize("name", ["lora", "full"])
+
+
+@both_kinds
+def test_rewards_and_counts_are_those_of_one_process(name: str, outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
+    alone, both = outcomes[name]
+    assert [(r["event"], r["iteration"]) for r in both.rows] == [(r["event"], r["iteration"]) for r in alone.rows]
+    for one, two in zip(alone.rows, both.rows, strict=True):
+        assert two["network_evaluations"] == one["network_evaluations"]
+        if one["event"] == "evaluation":
+            assert two["rewards"]["redness"] == pytest.approx(one["rewards"]["redness"], abs=1e-5)
+            continue
+        assert two["reward"]["redness"] == pytest.approx(one["reward"]["redness"], abs=1e-5)
+        assert two["reward_std"] == pytest.approx(one["reward_std"], abs=1e-5)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+        assert (two["samples"], two["optimiser_steps"]) == (one["samples"], one["optimiser_steps"])
+        assert two["ratio_deviation"] < 1e-5
+
+
+@both_kinds
+def test_both_processes_hold_the_same_weights(name: str, outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
+    first, second = outcomes[name][1].weights
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[n], second[n]) for n in first)
+
+
+@both_kinds
+def test_the_weights_are_those_of_one_process(name: str, outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
+    alone, both = outcomes[name]
+    worst = max((alone.weights[0][n] - w).abs().max().item() for n, w in both.weights[0].items())
+    print(f"{worst:.1e}")
+    assert worst < 1e-5
+
+
+def test_the_command_line_speaks_once_and_resumes(pair: tuple[Path, str], capsys: pytest.CaptureFixture) -> None:
+    folder, said = pair
+    assert said.count("prompts x") == 1, said
+    assert said.count("report.html") == 2  # the run's, then the resumed one's
+    assert [(r["event"], r["iteration"]) for r in rows(folder / "cli")] == [
+        *(("evaluation", 0), ("train", 1), ("train", 2), ("evaluation", 2))
+    ]
+    assert (folder / "cli" / "summary.json").is_file() and (folder / "cli" / "policy").is_dir()
