@@ -16,6 +16,7 @@ from PIL import Image
 
 from beholder import __version__
 from beholder.cli import VERBS, run
+from beholder.config import RolloutConfig, RunConfig
 from beholder.methods import METHODS
 from small_runs import TEXT_TOKENS, small_options
 
@@ -279,9 +280,9 @@ def test_what_the_doctor_warns_of_is_printed(capsys: pytest.CaptureFixture, monk
 def test_network_evaluations_are_a_bound_where_a_trunk_is_shared() -> None:
     from beholder.training.console import plan_table
 
-    rollout = replace(METHODS["flow-grpo-fast"].preset("shapes").rollout, shared_noise=True)
-    config = METHODS["flow-grpo-fast"].preset("shapes")
-    said = [list(plan_table(c).columns[1].cells) for c in (config, replace(config, rollout=rollout))]
+    apart = RunConfig(method="flow-grpo", rollout=RolloutConfig(steps=10, prompts=24, group=8))
+    together = replace(apart, rollout=replace(apart.rollout, shared_noise=True))
+    said = [list(plan_table(config).columns[1].cells) for config in (apart, together)]
     assert "1,920 per iteration, 10 steps each" in said[0]
     assert "at most 1,920 per iteration, 10 steps each" in said[1]
 
