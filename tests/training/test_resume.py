@@ -367,7 +367,7 @@ def test_scorers_of_ones_own_by_name(tiny_sd3_folder: Path, tmp_path: Path) -> N
         resume(tmp_path / "parts")
     resume(tmp_path / "parts", scorers=scorers)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-    with pytest.raises(InputError, match=r"scorers: 'mine' .*'my'"):
+    with pytest.raises(InputError, match=r"scorers: 'mine' .*my"):
         align(replace(config, output=str(tmp_path / "other")), scorers={**scorers, "mine": scorers["my"]})
 
 

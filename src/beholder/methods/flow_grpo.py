@@ -74,7 +74,7 @@ SHAPES = RunConfig(
     credit=CreditConfig(baseline="group", scale="batch"),
     objective=ObjectiveConfig(clip_low=0.2, clip_high=0.2, trust_region="joint"),
     kl=KLConfig(beta=0.04, form="no_dt"),
-    optimiser=OptimiserConfig(lr=2e-4, beta2=0.99),
+    optimiser=OptimiserConfig(lr=3e-4, beta2=0.99),
     loop=LoopConfig(iterations=100, updates=2, micro_batch=384),
     evaluation=EvaluationConfig(every=20, images=384, steps=10),
 )
@@ -91,7 +91,11 @@ SHAPES_FAST = replace(
     ema=EMAConfig(decay=0.98),
 )
 
-DEMO = replace(SHAPES_FAST, loop=replace(SHAPES_FAST.loop, iterations=80))
+DEMO = replace(
+    SHAPES_FAST,
+    loop=replace(SHAPES_FAST.loop, iterations=120),
+    evaluation=replace(SHAPES_FAST.evaluation, every=30),
+)
 
 LONG = replace(
     SHAPES_FAST,

@@ -52,12 +52,11 @@ class Policy:
 
     def encode(self, prompts: list[str]) -> Condition:
         """Conditions ``[N, ...]``; each distinct text is encoded once and remembered."""
-        new = [text for text in dict.fromkeys(prompts) if text not in self._conditions]
-        for i in range(0, len(new), 64):
-            with torch.no_grad():
-                rows = self.family.encode(new[i : i + 64])
-            for j, text in enumerate(new[i : i + 64]):
-                self._conditions[text] = rows.select(slice(j, j + 1))
+        for text in dict.fromkeys(prompts):
+            if text not in self._conditions:
+                # One by one: a text's numbers must not depend on its company, or a resumed run would differ.
+                with torch.no_grad():
+                    self._conditions[text] = self.family.encode([text])
         return Condition.cat([self._conditions[text] for text in prompts])
 
     def start(
