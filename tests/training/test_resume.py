@@ -275,7 +275,13 @@ def test_an_interrupted_write_leaves_the_old_file(
 # ------------------------------------------------------------------------------------------------ real processes
 
 
+def listen() -> None:
+    """A job in a shell's background ignores Ctrl-C, and so would its children; these must hear it wherever they run."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(arguments: list[str], **options: Any) -> "subprocess.Popen[str]":
+    options.setdefault("preexec_fn", listen)
     return subprocess.Popen(
         [sys.executable, "-m", "beholder.cli", *arguments],
         stdout=subprocess.PIPE,
@@ -350,7 +356,7 @@ def test_no_room_for_the_result_is_one_line(training: str, tiny_sd3_folder: Path
         f"path = Path({str(folder)!r})\n"
         "with no_room_is_said(path): policy.save(path)\n"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280, check=False)
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 1 and "RunError: no room to write " in last and str(folder) in last, result.stderr
     assert not list(tmp_path.iterdir())
