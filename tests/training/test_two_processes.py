@@ -31,7 +31,7 @@ from beholder.training.align import Run
 
 folder = Path(sys.argv[1])
 for name in ("lora", "full"):
-    one = Run(read_config(folder / f"{name}.yaml"), lambda row: None, None)
+    one = Run(read_config(folder / f"{name}.yaml"), lambda row: None, None, {})
     assert one.accelerator.num_processes == 2
     one.go()
     weights = {name: p.detach().clone() for name, p in one.learner.policy.trainable().items()}
@@ -104,7 +104,7 @@ def outcomes(
     """By configuration: one process and two."""
     folder, found = tmp_path_factory.mktemp("alone"), {}
     for name, config in configurations(tiny_sd3_folder, folder).items():
-        alone = Run(config, lambda row: None, None)
+        alone = Run(config, lambda row: None, None, {})
         alone.go()
         weights = {n: p.detach().clone() for n, p in alone.learner.policy.trainable().items()}
         both = [torch.load(pair[0] / f"{name}_rank{rank}.pt", weights_only=True) for rank in range(2)]
