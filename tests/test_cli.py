@@ -527,3 +527,28 @@ def test_as_a_process_it_says_nothing_but_its_line(tiny_sd3_folder: Path, tmp_pa
 
 def test_text_tokens_reach_the_encoder(fast_run: Path) -> None:
     assert yaml.safe_load((fast_run / "config.yaml").read_text())["policy"]["max_sequence_length"] == TEXT_TOKENS
+
+
+# ------------------------------------------------------------------------------------------------ demo
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "notes.txt", "no_kl/config.yaml"])
+def test_the_demo_deletes_nothing_but_a_demo(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A folder with a file that a run also has may be anything: a run of days, or a project."""
+    file = tmp_path / "work" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("kept")
+    assert run(["demo", "--output", str(tmp_path / "work")]) == 2
+    assert "holds no demo" in capsys.readouterr().err and file.read_text() == "kept"
+
+
+def test_a_mistake_does_not_cost_the_earlier_demo(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / ".demo").touch()
+    (tmp_path / "report.html").touch()
+    for mistake in (["--iterations", "0"], ["--minutes", "-1"], ["--seed", "-1"]):
+        assert run(["demo", "--output", str(tmp_path), *mistake]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert (tmp_path / "report.html").exists()
+    (tmp_path / "file").touch()
+    assert run(["demo", "--output", str(tmp_path / "file")]) == 2
+    assert "is a file" in capsys.readouterr().err

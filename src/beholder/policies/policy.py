@@ -155,8 +155,13 @@ class Policy:
         name = self.family.network_name
         layers = {f"{name}_lora_layers": get_peft_model_state_dict(self.module, adapter_name=ADAPTER)}
         # The metadata carries alpha; without it diffusers would load the adapter with alpha = rank.
-        settings = {f"{name}_lora_adapter_metadata": self.module.peft_config[ADAPTER].to_dict()}  # pyright: ignore
+        settings = {f"{name}_lora_adapter_metadata": _in_order(self.module.peft_config[ADAPTER].to_dict())}  # pyright: ignore
         type(self.pipeline).save_lora_weights(folder, **layers, **settings)
+
+
+def _in_order(settings: dict[str, Any]) -> dict[str, Any]:
+    """Sets as sorted lists, so that the same adapter is the same file."""
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
 
 
 def load_policy(config: PolicyConfig | str = "shapes", device: str | torch.device = "cpu", seed: int = 0) -> Policy:

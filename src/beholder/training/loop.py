@@ -31,7 +31,7 @@ from beholder.policies import Policy
 from beholder.prompts import PromptSet
 from beholder.rewards import Reward, RewardTable, score
 from beholder.rollouts.engine import replay, rollout
-from beholder.rollouts.kernels import stds
+from beholder.rollouts.kernels import trainable_steps
 from beholder.rollouts.plans import draw_plan
 from beholder.rollouts.trajectory import Decisions, Trajectory
 from beholder.training.ema import EMA
@@ -148,7 +148,7 @@ def draw(learner: Learner, texts: list[str], group_N: Tensor, member_N: Tensor) 
     sigmas = policy.schedule(r.steps)
     generator = torch.Generator().manual_seed((config.seed * 1_000_003 + iteration) % 2**63)
     everyone = r.prompts * r.group
-    plan = draw_plan(r.plan, stds(r.kernel, sigmas) >= r.kernel.min_std, everyone, iteration - 1, generator)
+    plan = draw_plan(r.plan, trainable_steps(r.kernel, sigmas), everyone, iteration - 1, generator)
     seed_N = sample_seeds(config.seed, iteration, group_N, member_N)
     noise_seed_N = sample_seeds(
         config.seed, iteration, group_N, torch.zeros_like(member_N) if r.shared_noise else member_N
