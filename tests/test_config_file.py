@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beholder.config import RunConfig
@@ -193,6 +193,7 @@ def values_of(hint: Any) -> st.SearchStrategy:
 
 @settings(max_examples=40, deadline=None)
 @given(values_of(RunConfig))
+@example(RunConfig("flow-grpo", output="next line \x85 line \u2028 paragraph \u2029 newline \n 'quoted' \x1f"))
 def test_any_configuration_survives_the_round_trip(config: RunConfig) -> None:
     assert from_yaml(to_yaml(config)) == config
 

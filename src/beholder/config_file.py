@@ -14,7 +14,20 @@ from beholder.errors import InputError, nearest
 
 def to_yaml(config: RunConfig) -> str:
     """Every setting, in the order of the dataclasses."""
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+    return yaml.dump(_plain(asdict(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's, with Unicode's rarer line breaks escaped: its single quotes would fold them into a space."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style='"' if set(text) & set("\x85\u2028\u2029") else None
+    )
+
+
+_Dumper.add_representer(str, _text)
 
 
 def _plain(value: Any) -> Any:

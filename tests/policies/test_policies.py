@@ -399,6 +399,13 @@ def test_a_fully_trained_denoiser_loads_in_plain_diffusers(
     assert torch.equal(velocity(again), velocity(policy))
 
 
+def test_the_same_adapter_is_the_same_file(folders: dict[str, Path], tmp_path: Path) -> None:
+    policy = load(folders["sd3"])
+    for i in range(6):
+        policy.save(tmp_path / str(i))
+    assert len({file.read_bytes() for file in tmp_path.glob("*/*.safetensors")}) == 1
+
+
 def test_saving_replaces_what_was_saved_before(folders: dict[str, Path], tmp_path: Path) -> None:
     policy = load(folders["sd3"])
     policy.save(tmp_path / "policy")

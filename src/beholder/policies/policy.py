@@ -157,11 +157,24 @@ class Policy:
         # The metadata carries alpha; without it diffusers would load the adapter with alpha = rank.
         settings = {f"{name}_lora_adapter_metadata": _in_order(self.module.peft_config[ADAPTER].to_dict())}  # pyright: ignore
         type(self.pipeline).save_lora_weights(folder, **layers, **settings)
+        for file in folder.glob("*.safetensors"):
+            _order_header(file)
 
 
 def _in_order(settings: dict[str, Any]) -> dict[str, Any]:
     """Sets as sorted lists, so that the same adapter is the same file."""
     return {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
+
+
+def _order_header(file: Path) -> None:
+    """The header's metadata in alphabetical order: safetensors writes it in the order of a hash map, new every time."""
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps({"__metadata__": header.pop("__metadata__"), **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
 
 
 def load_policy(config: PolicyConfig | str = "shapes", device: str | torch.device = "cpu", seed: int = 0) -> Policy:
