@@ -98,7 +98,7 @@ def wrong_values(hint: Any) -> list[object]:
     if origin is typing.Literal:
         return ["no such choice", 1, None, [arguments[0]]]
     if origin is tuple:
-        return ["text", 1, None, {"a": 1}, [1], [["nested"]]]
+        return ["text", 1, None, {"a": 1}, *([wrong] for wrong in wrong_values(arguments[0]))]
     if origin is dict:
         return ["text", 1, None, ["shapes"], {"shapes": "much"}, {"shapes": None}, {"shapes": [1]}, {"shapes": True}]
     everything: dict[type, list[object]] = {
@@ -128,7 +128,7 @@ def test_a_section_is_a_mapping(keys: tuple[str, ...], value: object) -> None:
 
 
 def test_a_wrong_choice_lists_the_right_ones() -> None:
-    with pytest.raises(InputError, match="'flow' is not one of flow_sde, dance_sde, cps, euler"):
+    with pytest.raises(InputError, match="'flow' is not one of flow_sde, dance_sde, cps, ddim, euler"):
         from_yaml(document(("rollout", "kernel", "kind"), "flow"))
 
 
@@ -201,9 +201,9 @@ def test_any_configuration_survives_the_round_trip(config: RunConfig) -> None:
 @every_leaf
 def test_every_setting_is_read_where_it_is_written(keys: tuple[str, ...]) -> None:
     value = values_of(LEAVES[keys]).filter(lambda v: v != read(RunConfig("flow-grpo"), keys))
-    for example in (_example(value, seed) for seed in range(2)):
-        plain = list(example) if isinstance(example, tuple) else example
-        assert read(from_yaml(document(keys, plain)), keys) == example
+    for found in (_example(value, seed) for seed in range(2)):
+        plain = list(found) if isinstance(found, tuple) else found
+        assert read(from_yaml(document(keys, plain)), keys) == found
 
 
 def _example(strategy: st.SearchStrategy, seed: int) -> Any:

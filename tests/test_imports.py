@@ -10,14 +10,15 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "beholder"
 CORE = {"errors", "config", "rollouts"}
-PIECES = CORE | {"worlds", "prompts", "policies", "rewards", "credit", "objectives"}
+PIECES = CORE | {"media", "worlds", "prompts", "policies", "rewards", "credit", "objectives"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
     "config_file": {"errors", "config"},
     "rollouts": {"errors", "config"},
     "worlds": {"errors"},
-    "prompts": {"errors", "worlds"},
+    "media": {"errors"},
+    "prompts": {"errors", "media", "worlds"},
     "policies": CORE,
     "rewards": CORE | {"worlds"},
     "credit": CORE,

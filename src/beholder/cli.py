@@ -29,6 +29,7 @@ USAGE = """usage: beholder VERB [options]       (beholder VERB --help for its op
   sample              draw images from a generator
   score IMAGE ...     score images with rewards
   report RUN ...      one HTML page from one run, or from several side by side
+  compare-methods     run methods on the same budget and seeds; one HTML page about them
 
   --version           print the version
 """
@@ -342,6 +343,38 @@ def report(arguments: list[str]) -> None:
         raise InputError(str(error)) from error
 
 
+@dataclass
+class CompareMethodsOptions:
+    seeds: tuple[int, ...] = (0, 1, 2)
+    budget: int = 40_000
+    """Network evaluations in the rollouts of each run."""
+    evaluations: int = 4
+    """Held-out evaluations during each run."""
+    images: int = 384
+    """Images of each evaluation."""
+    preset: str = "shapes"
+    output: Path = Path("runs/methods")
+    """Folder of the runs; what is done there is kept, what was interrupted goes on."""
+    json: bool = False
+    """Print the summary of every run as JSON."""
+
+
+def compare_methods(arguments: list[str]) -> None:
+    names, command = [], " ".join(["beholder compare-methods", *arguments])
+    while arguments and not arguments[0].startswith("-"):
+        names.append(arguments.pop(0))
+    options: CompareMethodsOptions = parse(
+        CompareMethodsOptions,
+        arguments,
+        "compare-methods [METHOD ...]",
+        "Run methods (all, when none is named) on the same budget, prompts and seeds, and compare them on one page.",
+    )
+    from beholder.training.compare_cli import compare_on_terminal
+
+    given = {f.name: getattr(options, f.name) for f in fields(options) if f.name != "json"}
+    compare_on_terminal(names, command, **given, as_json=options.json)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "methods": methods,
@@ -349,6 +382,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "sample": sample,
     "score": score,
     "report": report,
+    "compare-methods": compare_methods,
 }
 
 

@@ -48,9 +48,9 @@ class GuidanceConfig:
 class KernelConfig:
     """How one stochastic denoising transition is drawn."""
 
-    kind: Literal["flow_sde", "dance_sde", "cps", "euler"] = "flow_sde"
+    kind: Literal["flow_sde", "dance_sde", "cps", "ddim", "euler"] = "flow_sde"
     level: float = 0.7
-    """Noise level: a of Flow-GRPO (0.7), eta of DanceGRPO (0.3), the angle share of CPS in 0..1 (0.8)."""
+    """Noise level: a of Flow-GRPO (0.7), eta of DanceGRPO (0.3) and DDIM (1 is DDPM), CPS's angle share in 0..1."""
     log_prob: Literal["gaussian", "unweighted"] = "gaussian"
     """`unweighted` drops 1/(2 c^2) and the constants, as the released FlowCPS does."""
     min_std: float = 1e-2
@@ -61,19 +61,76 @@ class KernelConfig:
 class PlanConfig:
     """Which steps are stochastic and which of them are trained."""
 
-    kind: Literal["all", "prefix", "random", "window", "random_window", "moving_window"] = "prefix"
+    kind: Literal["all", "prefix", "suffix", "random", "geometric", "window", "random_window", "moving_window"] = (
+        "prefix"
+    )
     fraction: float = 0.99
     """prefix: the first int(fraction * steps) steps; random: that share of steps, drawn anew per sample."""
     size: int = 2
-    """windows: number of consecutive stochastic steps; the rest follows the ODE."""
+    """windows: number of consecutive stochastic steps, the rest follows the ODE; suffix: last steps at first;
+    geometric: number of trained steps, the same for all samples, drawn anew every iteration."""
+    decay: float = 0.9
+    """geometric: how much less likely each step is to be drawn than the one before."""
     start: int = 0
     """window: first step; random_window and moving_window: first admissible step."""
     stop: int | None = None
     """random_window and moving_window: one past the last step a window may hold; none means all but the last step."""
     stride: int = 1
-    """moving_window: how far it moves."""
+    """moving_window: how far it moves; 0 freezes it."""
     every: int = 25
-    """moving_window: iterations between moves."""
+    """moving_window: iterations between moves; suffix: iterations until it holds every step."""
+    outside: Literal["ode", "sde"] = "ode"
+    """windows: how the steps outside are drawn; sde leaves them stochastic but untrained (BranchGRPO's pruning)."""
+    pace: Literal["constant", "decay", "exp_decay"] = "constant"
+    """moving_window: whether it stays as long at later positions."""
+
+
+@dataclass(frozen=True)
+class BranchConfig:
+    """Samples that share the beginning of their path."""
+
+    kind: Literal["none", "fan", "tree", "spurs"] = "none"
+    """fan: part at the first trained step; tree: split at ``steps``; spurs: leave an ODE trunk at each trained step."""
+    width: int = 2
+    """Branches at a parting."""
+    steps: tuple[int, ...] = ()
+    """tree: where every path splits."""
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Further samples that are never trained, only scored: they measure the value of states."""
+
+    kind: Literal["none", "greedy", "vine"] = "none"
+    """greedy: the ODE sample from the same noise (ReMax); vine: fresh continuations of every trained state."""
+    samples: int = 4
+    """vine: continuations of each state."""
+
+
+@dataclass(frozen=True)
+class ResetConfig:
+    """Starting from real images instead of noise (DR-PO, 2404.08495)."""
+
+    share: float = 0.0
+    """Share of the iterations that start from noised images of the prompt source; 0 never."""
+    step: int = 2
+    """The step of the schedule at which they start."""
+
+
+@dataclass(frozen=True)
+class ForwardConfig:
+    """Evidence from re-noised clean samples instead of the transitions that drew them; rollouts then follow the ODE."""
+
+    times: int = 0
+    """Noise levels per sample and rollout; 0 turns it off."""
+    time: Literal["schedule", "uniform", "logit_normal"] = "schedule"
+    """Where they come from: the sampler's levels in random order, or a distribution over (0, 1)."""
+    fraction: float = 0.99
+    """schedule: share of the levels used, from the noisiest."""
+    shared: bool = False
+    """The same levels and the same noise for all samples of a prompt."""
+    weight: Literal["half", "flow_dpo", "uniform", "t", "t2", "huber", "ghuber"] = "half"
+    """Evidence of an error ℓ: -ℓ/2 (the DPO family), -(1-t)² ℓ/2 (Flow-DPO), or AWM's weights."""
 
 
 @dataclass(frozen=True)
@@ -84,54 +141,151 @@ class RolloutConfig:
     prompts: int = 16
     """Prompts per iteration, all processes together."""
     group: int = 8
-    """Samples per prompt."""
+    """Starts per prompt: samples, where `branch` is none."""
     batch: int = 64
     """Samples per network call while drawing, per process."""
     shared_noise: bool = False
     """Start all samples of a group from the same noise."""
+    redraw: int = 0
+    """Times that groups of equal rewards are replaced by other prompts' before updating (DAPO's dynamic sampling)."""
     kernel: KernelConfig = field(default_factory=KernelConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
+    branch: BranchConfig = field(default_factory=BranchConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    reset: ResetConfig = field(default_factory=ResetConfig)
+    forward: ForwardConfig = field(default_factory=ForwardConfig)
+    policy: Literal["current", "ema"] = "current"
+    """Who draws: the trained weights, or their running average (DiffusionNFT's old policy)."""
+    tail: float = 1.0
+    """Share of the ODE steps after the last stochastic one that is kept (MixGRPO-Flash)."""
+    tail_solver: Literal["euler", "dpm++"] = "euler"
+    """Solver of those steps; DPM-Solver++ is of second order."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """A small network that learns the value of a state, for `credit.baseline` critic."""
+
+    lr: float = 1e-4
+    width: int = 256
+    steps: int = 5
+    """Optimiser steps on each rollout."""
+    lam: float = 0.95
+    """GAE's λ (1506.02438): 1 compares with the final reward alone, 0 with the next state's value alone."""
+    clip: float = 0.2
+    """Values may move this far from their old ones per rollout, as in PPO; 0 turns it off."""
+    reset_every: int = 0
+    """Iterations between re-initialisations of the critic's active neurons (TDPO-R, 2402.08552); 0 never."""
 
 
 @dataclass(frozen=True)
 class CreditConfig:
     """Rewards to advantages."""
 
-    baseline: Literal["none", "group"] = "group"
-    """What is subtracted: nothing, or the mean of the prompt's group."""
-    scale: Literal["none", "group", "batch"] = "batch"
-    """What it is divided by: nothing, the group's standard deviation, or that of the whole iteration (`global_std`)."""
+    baseline: Literal["none", "group", "leave_one_out", "running", "probe", "critic"] = "group"
+    """What is subtracted: nothing, the mean of the peers, of the other peers, of the prompt's recent rewards (DDPO),
+    the reward of the probe samples (ReMax, VinePPO), or a critic's value."""
+    peers: Literal["samples", "depth", "siblings"] = "samples"
+    """Who is compared: the prompt's samples; its decisions at one step, each worth the mean of the samples it led to
+    (trees); the decisions taken in one state (TempFlow-GRPO)."""
+    scale: Literal["none", "group", "batch", "running"] = "batch"
+    """What it is divided by: nothing, the standard deviation of the peers, of the whole iteration (`global_std`), or of
+    the prompt's recent rewards."""
     ddof: int = 0
     """Degrees of freedom taken off in the standard deviation: 0 (Flow-GRPO), 1 (DanceGRPO, MixGRPO)."""
     eps: float = 1e-4
     """Added to the standard deviation."""
     clip: float = 5.0
     """Advantages are limited to ±clip."""
+    weights: Literal["advantage", "one", "softmax"] = "advantage"
+    """What the objective gets: advantages, 1 for whoever is kept (RAFT), or softmax weights of rewards (RWR)."""
+    temperature: float = 1.0
+    """softmax: factor on the rewards before the softmax over the iteration."""
+    win_rate: bool = False
+    """First turn every reward into the share of the prompt's other samples it beats (Pref-GRPO without a judge)."""
+    combine: Literal["rewards", "advantages", "losses"] = "rewards"
+    """Where several rewards meet: their weighted sum, the weighted sum of their advantages, or of their losses."""
+    whiten: bool = False
+    """At the end, subtract the mean and divide by the standard deviation over the whole iteration."""
+    history: int = 32
+    """running: rewards remembered per prompt."""
+    history_min: int = 16
+    """running: with fewer, the iteration's own mean and standard deviation serve."""
+    discount: float = 1.0
+    """Factor per trained step between a decision and the end."""
+    redistribute: float = 0.0
+    """Share of the reward paid out along the path, in proportion to how far each decision moved x̂0 (2402.00782)."""
+    dense: Literal["none", "anchors"] = "none"
+    """anchors: rewards of x̂0 at the first, an anchor and the last step, interpolated between (SDPO, 2411.11727)."""
+    keep_best: int = 0
+    """Train only on so many best of each prompt's samples, and `keep_worst`; 0 and 0 keep all (DanceGRPO)."""
+    keep_worst: int = 0
+    threshold: float = 0.0
+    """Of each start's branches keep only the best, if its advantage is at least this, and the worst, if at most minus
+    this (B²-DiffuRL); 0 keeps all."""
+    trim: float = 0.0
+    """Share of each prompt's lowest rewards left out of the mean and the standard deviation (MixGRPO)."""
+    critic: CriticConfig = field(default_factory=CriticConfig)
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The clipped policy gradient of PPO (1707.06347, eq. 7) over denoising decisions."""
+    """What the policy gradient minimises, given the log-ratio and the advantage of every decision."""
 
+    kind: Literal[
+        "ppo_clip",
+        "reinforce",
+        "hard_clip",
+        "guard",
+        "kl_mask",
+        "gspo",
+        "pair_square",
+        "pair_logistic",
+        "list_mle",
+        "dpo",
+        "dgpo",
+        "nft",
+    ] = "ppo_clip"
+    """ppo_clip (1707.06347); reinforce; hard_clip (DPOK); guard (GRPO-Guard); kl_mask (Flow-DPPO); gspo (one ratio per
+    sample); pair_square (SDPO); pair_logistic (D3PO); list_mle (Dense Reward View); dpo; dgpo; nft (DiffusionNFT)."""
     clip_low: float = 1e-4
-    """Ratios below 1 - clip_low stop earning."""
+    """Ratios below 1 - clip_low stop earning; kl_mask: unused."""
     clip_high: float = 1e-4
-    """Ratios above 1 + clip_high stop earning."""
+    """Ratios above 1 + clip_high stop earning; kl_mask: the divergence from which on they do."""
     trust_region: Literal["per_dimension", "joint"] = "per_dimension"
     """Whether the clip bounds the log-ratio per latent dimension (official) or the joint one, in nats."""
-    weighting: Literal["uniform", "noise"] = "uniform"
-    """Weight of each decision's loss: equal, or its noise scale c over the mean of c (TempFlow-GRPO, 2508.04324)."""
+    anchor: Literal["old", "reference"] = "old"
+    """What ratios compare with: the policy that drew the samples, or the reference (D3PO, Dense Reward View)."""
+    weighting: Literal["uniform", "noise", "inverse_dt"] = "uniform"
+    """Weight of each decision's loss: equal, its std c over the mean of c (TempFlow-GRPO), or 1/|dt| (GRPO-Guard)."""
+    temperature: float = 1.0
+    """pair_logistic, dpo, dgpo, nft: β; list_mle: factor on the scores; pair_square: what log-ratios are divided by."""
+    discount: float = 1.0
+    """pair_square: factor per step on the log-ratio."""
+    advantage_limit: float = 5.0
+    """nft: the advantage from which on a sample counts as wholly good."""
 
 
 @dataclass(frozen=True)
 class KLConfig:
-    """Distance to the reference (the policy before training)."""
+    """Distance to the reference."""
 
     beta: float = 0.0
-    """Weight in the loss; 0 skips the reference."""
-    form: Literal["exact", "no_dt", "mean", "velocity"] = "no_dt"
-    """exact: (μ-μ_ref)²/(2c²); no_dt: over 2s² (Flow-GRPO); mean: (μ-μ_ref)²; velocity: (v-v_ref)²; per dimension."""
+    """Weight; 0 skips the reference."""
+    form: Literal["exact", "no_dt", "mean", "velocity", "k2", "k3"] = "no_dt"
+    """exact: (μ-μ_ref)²/(2c²); no_dt: over 2s² (Flow-GRPO); mean: (μ-μ_ref)²; velocity: (v-v_ref)²; k2, k3: estimates
+    from the log-ratio; all per dimension."""
+    place: Literal["loss", "reward"] = "loss"
+    """reward: the sum over a sample's decisions is taken off its reward, where the KL is measured and not learnt."""
+    reference: Literal["start", "ema"] = "start"
+    """The policy before training (adapters off, or a frozen copy), or the running average of its weights."""
+    target: float | None = None
+    """Adapt beta so that the measured KL approaches this (1909.08593, eq. 3)."""
+    horizon: float = 10.0
+    """Iterations in which an error of 20 % or more changes beta by about that share."""
+    gate: float = 1.0
+    """Share of the samples that feel the KL: those whose first reward the others disagree with most (GARDO)."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +308,10 @@ class EMAConfig:
     """0 turns it off."""
     every: int = 1
     """Optimiser steps between updates."""
+    rise: float = 0.0
+    """0 warms the decay up as (1+k)/(10+k); above, as rise · (k - delay) (DiffusionNFT)."""
+    delay: int = 0
+    """Updates during which the average is a copy, where ``rise`` is above 0."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +337,14 @@ class EvaluationConfig:
 class LoopConfig:
     iterations: int = 100
     updates: int = 2
-    """Optimiser steps per rollout; the first is exactly on-policy."""
+    """Shares a rollout is divided into, one optimiser step each; the first is exactly on-policy."""
+    epochs: int = 1
+    """Passes over each rollout."""
+    order: Literal["samples", "steps"] = "samples"
+    """steps: a further optimiser step for each trained step of a share, in random order (TDPO, SDPO)."""
+    max_kl: float | None = None
+    """Trust region per rollout (TRPO): passes stop when the joint KL of a decision to the policy that drew it exceeds
+    this many nats on average, and the update is scaled back until it does not."""
     micro_batch: int = 64
     """Samples per forward and backward pass, per process."""
     checkpoint_every: int = 10
@@ -188,6 +353,8 @@ class LoopConfig:
     """Checkpoints kept."""
     minutes: float | None = None
     """Stop after this much training time, evaluations apart."""
+    budget: int | None = None
+    """Stop after this many network evaluations in rollouts."""
     signal_every: int = 10
     """Iterations between measurements of the split-half gradient cosine; 0 never."""
 

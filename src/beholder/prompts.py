@@ -1,11 +1,16 @@
-"""Where prompts come from: the bundled world's splits or a text file."""
+"""Where prompts come from: the bundled world's splits, a text file, or a JSONL file of images with their prompts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from beholder.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_BYTES = 64 * 2**20
 SPLITS = {"shapes:train": "train", "shapes:held_out": "held_out"}
@@ -16,6 +21,8 @@ class PromptSet:
     texts: tuple[str, ...]
     kinds: tuple[str, ...] | None = None
     """One label per text where the source knows kinds of prompts; they are then drawn in equal shares."""
+    image: "Callable[[int, int], Tensor] | None" = None
+    """``(index, seed) → [3, H, W]`` in 0..1: a real image of the prompt, where the source has some."""
 
     def draw(self, n: int, key: list[int]) -> list[int]:
         """Indices of ``n`` prompts, a function of ``key`` alone: equal shares of the kinds, else without repetition
@@ -32,13 +39,20 @@ class PromptSet:
 
 
 def load_prompts(source: str) -> PromptSet:
-    """``shapes:train``, ``shapes:held_out`` or a UTF-8 file with one prompt a line (blank lines are skipped)."""
+    """``shapes:train``, ``shapes:held_out``, a UTF-8 file with one prompt a line (blank lines are skipped), or a
+    ``.jsonl`` file of ``{"image": path, "prompt": text}`` lines."""
     if source in SPLITS:
         from beholder.worlds.shapes.prompts import split
 
         prompts = split(SPLITS[source])
-        return PromptSet(tuple(p.text for p in prompts), tuple(p.kind for p in prompts))
+        texts, kinds = tuple(p.text for p in prompts), tuple(p.kind for p in prompts)
+        return PromptSet(texts, kinds, lambda index, seed: _scene(prompts[index], seed))
     path = Path(source)
+    if path.suffix == ".jsonl":
+        from beholder.media import read_image, read_pairs
+
+        pairs = read_pairs(path)
+        return PromptSet(tuple(text for _, text in pairs), image=lambda index, seed: read_image(pairs[index][0]))
     if not path.is_file():
         hint = nearest(source, SPLITS) if source.startswith("shapes") else "give a text file with one prompt a line"
         raise InputError(f"prompts: no file {source!r}; {hint}")
@@ -52,3 +66,14 @@ def load_prompts(source: str) -> PromptSet:
     if not texts:
         raise InputError(f"prompts: {source!r} holds no prompt; write one a line")
     return PromptSet(texts)
+
+
+def _scene(prompt: Any, seed: int) -> "Tensor":
+    """A freshly rendered scene of the bundled world that shows the prompt."""
+    import torch
+
+    from beholder.worlds.shapes.prompts import scene_for
+    from beholder.worlds.shapes.scenes import render
+
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(render(scene_for(prompt, rng), rng))

@@ -1,19 +1,18 @@
-"""The clipped policy gradient: values and gradients by hand, what the clip removes, and that it learns."""
+"""The clipped policy gradient: values and gradients by hand, what the clip removes, and the trust region."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+from evidence_by_hand import D, double, evidence, outcome, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from beholder.config import CreditConfig, ObjectiveConfig
-from beholder.credit.group import advantages
-from beholder.objectives.policy_gradient import PolicyGradientStats, clip_range, ppo_clip
+from beholder.config import ObjectiveConfig
+from beholder.objectives.policy_gradient import PolicyGradientStats, clip_range, policy_gradient
 
-D = 8
 WIDE = ObjectiveConfig(clip_low=0.2, clip_high=0.2)
 
 
@@ -21,13 +20,8 @@ def loss_and_gradient(
     log_ratio: list[float], advantage: list[float], config: ObjectiveConfig = WIDE, weight: list[float] | None = None
 ) -> tuple[float, list[float], PolicyGradientStats]:
     """Loss and its gradient in ψ for log-ratios per dimension, float64."""
-    old = torch.linspace(-30, 5, len(log_ratio), dtype=torch.float64)
-    psi = (old + D * torch.tensor(log_ratio, dtype=torch.float64)).requires_grad_()
-    w = torch.tensor([1.0] * len(log_ratio) if weight is None else weight, dtype=torch.float64)
-    loss, stats = ppo_clip(psi, old, D, torch.tensor(advantage, dtype=torch.float64), w, config)
-    loss.backward()
-    assert psi.grad is not None
-    return loss.item(), psi.grad.tolist(), stats
+    found = outcome(evidence(log_ratio, weight=weight), advantage, config)
+    return found.loss, (-found.weight_M).tolist(), found.stats
 
 
 # ------------------------------------------------------------------------------------------------------------ by hand
@@ -95,10 +89,13 @@ def test_the_clip_may_be_asymmetric() -> None:
 
 
 def test_gradient_equals_finite_differences() -> None:
-    old, advantage = torch.linspace(-3, 3, 7).double(), torch.tensor([1.0, -1, 2, -2, 0.5, -0.5, 3]).double()
-    psi = (old + torch.tensor([2.0, 2, -2, -2, 0.3, -0.3, 0.1]).double()).requires_grad_()
-    weight = torch.linspace(0.5, 2, 7).double()
-    assert torch.autograd.gradcheck(lambda value: ppo_clip(value, old, D, advantage, weight, WIDE)[0], psi)
+    e = evidence(double([2.0, 2, -2, -2, 0.3, -0.3, 0.1]) / D, weight=torch.linspace(0.5, 2, 7))
+    advantage = double([1.0, -1, 2, -2, 0.5, -0.5, 3])
+
+    def loss(log_ratio_M: torch.Tensor) -> torch.Tensor:
+        return policy_gradient(replace(e, log_ratio_M=log_ratio_M), advantage, WIDE)[0]
+
+    assert torch.autograd.gradcheck(loss, e.log_ratio_M)
 
 
 # ------------------------------------------------------------------------------------------------------- trust region
@@ -141,50 +138,10 @@ def test_a_batch_that_failed_altogether_has_no_gradient() -> None:
 @pytest.mark.parametrize("bounds", [(0, 12), (0, 4, 8, 12), (0, 1, 6, 11, 12), tuple(range(13))])
 def test_weighted_micro_batches_add_up_to_the_whole(bounds: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
-    old, advantage, weight = torch.randn(3, 12, generator=generator).double()
+    log_ratio, advantage, weight = torch.randn(3, 12, generator=generator).double()
     advantage[5] = math.nan
-    psi = old + 0.5 * torch.randn(12, generator=generator).double()
-    whole, _ = ppo_clip(psi, old, D, advantage, weight, WIDE)
+    e = evidence(0.5 * log_ratio / D, weight=weight)
+    whole, _ = policy_gradient(e, advantage, WIDE)
     parts = [slice(a, b) for a, b in pairwise(bounds)]
-    losses = [ppo_clip(psi[p], old[p], D, advantage[p], weight[p], WIDE)[0] * (p.stop - p.start) / 12 for p in parts]
+    losses = [policy_gradient(rows(e, p), advantage[p], WIDE)[0] * (p.stop - p.start) / 12 for p in parts]
     torch.testing.assert_close(torch.stack(losses).sum(), whole, rtol=1e-12, atol=1e-12)
-
-
-# ------------------------------------------------------------------------------------------------------- it learns
-
-
-OPTIMUM = torch.tensor([1.0, -0.5])
-STD = 0.3
-
-
-def log_density(x: Tensor, mean: Tensor) -> Tensor:
-    return (-((x - mean) ** 2) / (2 * STD**2)).sum(1)
-
-
-def learn(sign: float, config: ObjectiveConfig) -> Tensor:
-    """The mean of a Gaussian policy after 60 rollouts of 8 groups of 8 and two updates each."""
-    generator, mean = torch.Generator().manual_seed(0), torch.zeros(2, requires_grad=True)
-    optimiser = torch.optim.Adam([mean], lr=0.05)
-    group_N, weight = torch.arange(8).repeat_interleave(8), torch.ones(64)
-    for _ in range(60):
-        x = mean.detach() + STD * torch.randn(64, 2, generator=generator)
-        reward = -sign * ((x - OPTIMUM) ** 2).sum(1)
-        old, advantage_N = log_density(x, mean.detach()), advantages(reward, group_N, CreditConfig())
-        for _ in range(2):
-            optimiser.zero_grad()
-            ppo_clip(log_density(x, mean), old, 2, advantage_N, weight, config)[0].backward()
-            optimiser.step()
-    return mean.detach()
-
-
-def test_learns_the_optimum_of_a_quadratic_reward() -> None:
-    assert (learn(1.0, WIDE) - OPTIMUM).norm() < 0.15
-
-
-def test_moves_away_from_the_optimum_of_the_opposite_reward() -> None:
-    assert (learn(-1.0, WIDE) - OPTIMUM).norm() > OPTIMUM.norm() + 0.5
-
-
-def test_a_tighter_clip_learns_more_slowly() -> None:
-    tight = learn(1.0, ObjectiveConfig(clip_low=1e-4, clip_high=1e-4))
-    assert (tight - OPTIMUM).norm() > (learn(1.0, WIDE) - OPTIMUM).norm()

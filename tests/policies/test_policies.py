@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from beholder.config import GuidanceConfig, KernelConfig, LoraConfig, PlanConfig, PolicyConfig
+from beholder.config import GuidanceConfig, KernelConfig, LoraConfig, PlanConfig, PolicyConfig, RolloutConfig
 from beholder.errors import InputError
 from beholder.evaluation.heldout import draw_images
 from beholder.policies import Policy, load_policy
@@ -94,9 +94,10 @@ def stir(policy: Policy, size: float = 0.2, seed: int = 0) -> Policy:
 def drawn(policy: Policy, kernel: KernelConfig, guidance: GuidanceConfig, steps: int = 5) -> Trajectory:
     """Four samples, every step stochastic, all trainable ones trained."""
     sigmas, seed_N = policy.schedule(steps), torch.arange(4)
-    plan = draw_plan(PlanConfig(kind="all"), trainable_steps(kernel, sigmas), 4, 0, torch.Generator())
+    config = RolloutConfig(steps=steps, group=1, kernel=kernel, plan=PlanConfig(kind="all"), guidance=guidance)
+    plan = draw_plan(config, trainable_steps(kernel, sigmas), 4, 0, torch.Generator())
     start = policy.start(PROMPTS * 2, seed_N // 2, seed_N, seed_N, sigmas[0].item(), guidance.scale != 1)
-    return rollout(policy, start, sigmas, plan, kernel, guidance)
+    return rollout(policy, start, sigmas, plan, config)
 
 
 def somewhere(policy: Policy, seed: int = 1) -> tuple[Tensor, Tensor, Condition, Condition]:
@@ -194,14 +195,15 @@ def test_the_ratio_is_one_before_the_first_update(
     policy = stir(load(folders[family], training=training))
     for kernel in KERNELS:
         trajectory = drawn(policy, kernel, GuidanceConfig(scale=guidance))
-        rows, columns = torch.tensor([[3, 0, 1, 3, 2], [0, 1, 2, 2, 0]])
-        scored = replay(policy, trajectory.decisions(rows, columns))
-        ratio = ((scored.logp_M - trajectory.logp_old_NK[rows, columns]) / trajectory.n_dims).exp()
+        rows, steps = torch.tensor([[3, 0, 1, 3, 2], [0, 1, 2, 2, 0]])
+        chosen = trajectory.decisions.select(trajectory.decision_NT[rows, steps])
+        scored = replay(policy, trajectory, chosen)
+        ratio = ((scored.logp_M - chosen.logp_old_M) / trajectory.n_dims).exp()
         assert scored.logp_M.requires_grad
         assert (ratio - 1).abs().max() <= 1e-6, kernel.kind
     stir(policy, seed=1)
-    moved = replay(policy, trajectory.decisions(rows, columns)).logp_M
-    assert (moved - trajectory.logp_old_NK[rows, columns]).abs().min() > 1e-2
+    moved = replay(policy, trajectory, chosen).logp_M
+    assert (moved - chosen.logp_old_M).abs().min() > 1e-2
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -210,10 +212,10 @@ def test_half_precision_replays_itself_and_learns_in_float32(family: str, dtype:
     policy = stir(load(folders[family], dtype=dtype))
     assert {p.dtype for p in policy.trainable().values()} == {torch.float32}
     trajectory = drawn(policy, KERNELS[0], GuidanceConfig())
-    rows, columns = torch.arange(4), torch.ones(4, dtype=torch.int64)
-    scored = replay(policy, trajectory.decisions(rows, columns))
+    chosen = trajectory.decisions.select(trajectory.decision_NT[:, 1])
+    scored = replay(policy, trajectory, chosen)
     assert trajectory.final_Nx.dtype == scored.logp_M.dtype == torch.float32
-    assert ((scored.logp_M - trajectory.logp_old_NK[:, 1]) / trajectory.n_dims).abs().max() <= 1e-6
+    assert ((scored.logp_M - chosen.logp_old_M) / trajectory.n_dims).abs().max() <= 1e-6
     assert any(g.abs().max() > 0 for g in gradients(policy, scored.logp_M.sum()).values())
 
 

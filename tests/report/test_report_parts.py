@@ -28,6 +28,7 @@ def test_ticks_cover_the_range_with_round_numbers() -> None:
     assert nice_ticks(0.0, 1.0) == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
     assert [tick_text(t, 0.25) for t in nice_ticks(0.0, 1.0)] == ["0", "0.25", "0.50", "0.75", "1.00"]
     assert [tick_text(t, 20000) for t in (0, 20000)] == ["0", "20k"]
+    assert [tick_text(step, step) for step in (2.5, 25.0, 250.0, 0.5)] == ["2.5", "25", "250", "0.5"]
     ticks = nice_ticks(3.0, 3.0)
     assert ticks[0] < 3.0 < ticks[-1]
 

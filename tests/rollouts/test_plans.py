@@ -1,15 +1,17 @@
 """Step plans: exact steps for every kind, never an empty window, and only steps worth training."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from beholder.config import KernelConfig, PlanConfig
+from beholder.config import KernelConfig, PlanConfig, RolloutConfig
 from beholder.errors import InputError
 from beholder.rollouts.kernels import trainable_steps
-from beholder.rollouts.plans import StepPlan, draw_plan
+from beholder.rollouts.plans import ODE, StepPlan, draw_plan, suffix_length
 
 SIGMAS_SD3 = (1.0, 0.960129, 0.913349, 0.857692, 0.790368, 0.707278, 0.602151, 0.464876, 0.278049, 0.008929, 0.0)
 """The ten steps of SD3.5: the last is a sliver."""
@@ -29,18 +31,21 @@ def all_but(*untrained: int, steps: int = 10) -> Tensor:
 def plan(
     config: PlanConfig, trainable: Tensor | None = None, n: int = 3, iteration: int = 0, seed: int = 0
 ) -> StepPlan:
+    """The plan of ``n`` unbranched samples of one prompt."""
     trainable = every_step() if trainable is None else trainable
-    return draw_plan(config, trainable, n, iteration, torch.Generator().manual_seed(seed))
+    return draw_plan(RolloutConfig(plan=config, group=n), trainable, 1, iteration, torch.Generator().manual_seed(seed))
 
 
 def trained(drawn: StepPlan) -> list[int]:
     """The steps that every sample trains."""
-    assert (drawn.trained_NK == drawn.trained_NK[0]).all()
-    return drawn.trained_NK[0].tolist()
+    assert (drawn.trained_NT == drawn.trained_NT[0]).all()
+    return drawn.trained_NT[0].nonzero().flatten().tolist()
 
 
 def stochastic(drawn: StepPlan) -> list[int]:
-    return drawn.stochastic_T.nonzero().flatten().tolist()
+    """The steps at which every sample makes the one draw there is; the others make none."""
+    assert torch.equal(drawn.draw_NT, torch.where((drawn.draw_NT != ODE).any(0), 0, ODE).expand(len(drawn), -1))
+    return (drawn.draw_NT[0] != ODE).nonzero().flatten().tolist()
 
 
 def starts(config: PlanConfig, iterations: int, trainable: Tensor | None = None) -> list[int]:
@@ -49,10 +54,13 @@ def starts(config: PlanConfig, iterations: int, trainable: Tensor | None = None)
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_shapes_and_types(n: int) -> None:
-    for kind in ("all", "prefix", "random", *WINDOWS):
+    for kind in ("all", "prefix", "suffix", "random", "geometric", *WINDOWS):
         drawn = plan(PlanConfig(kind=kind, fraction=0.5, size=5), n=n)
-        assert drawn.stochastic_T.shape == (10,) and drawn.stochastic_T.dtype == torch.bool
-        assert drawn.trained_NK.shape == (n, 10 if kind == "all" else 5) and drawn.trained_NK.dtype == torch.int64
+        assert len(drawn) == n and drawn.start_N.tolist() == list(range(n)) and drawn.probe_N.tolist() == [-1] * n
+        assert drawn.draw_NT.shape == (n, 10) and drawn.draw_NT.dtype == torch.int64
+        assert drawn.trained_NT.shape == (n, 10) and drawn.trained_NT.dtype == torch.bool
+        assert drawn.trained_NT.sum(1).tolist() == [10 if kind == "all" else 5] * n
+        assert (drawn.draw_NT[drawn.trained_NT] != ODE).all()
 
 
 def test_all_trains_every_trainable_step_and_draws_every_step_stochastically() -> None:
@@ -83,6 +91,13 @@ def test_window_stays_where_it_is_put() -> None:
 def test_untrainable_steps_inside_a_window_follow_the_ode() -> None:
     drawn = plan(PlanConfig(kind="window", start=2, size=4), all_but(3))
     assert trained(drawn) == stochastic(drawn) == [2, 4, 5]
+
+
+def test_the_steps_outside_a_window_may_be_drawn_without_being_trained() -> None:
+    for kind in WINDOWS:
+        drawn = plan(PlanConfig(kind=kind, start=3, stop=6, size=3, outside="sde"), all_but(4))
+        assert trained(drawn) == [3, 5]
+        assert stochastic(drawn) == list(range(10))
 
 
 def test_moving_window_rolls_back_and_is_never_empty() -> None:
@@ -117,7 +132,7 @@ def test_random_window_is_one_for_all_samples_and_a_function_of_the_generator() 
 
 
 @pytest.mark.parametrize("kind", WINDOWS)
-def test_a_window_leaves_out_the_last_step_unless_told(kind: str) -> None:
+def test_a_window_leaves_out_the_last_step_unless_told(kind: Any) -> None:
     longest = PlanConfig(kind=kind, size=9)
     assert trained(plan(longest)) == list(range(9))
     with pytest.raises(InputError, match=r"rollout\.plan\.size"):
@@ -140,7 +155,7 @@ def test_stop_beyond_the_schedule_means_its_end() -> None:
     iteration=st.integers(0, 500),
 )
 def test_every_window_holds_its_size_of_consecutive_steps_within_its_range(
-    kind: str, steps: int, size: int, start: int, stop: int | None, stride: int, iteration: int
+    kind: Any, steps: int, size: int, start: int, stop: int | None, stride: int, iteration: int
 ) -> None:
     config = PlanConfig(kind=kind, size=size, start=start, stop=stop, stride=stride, every=3)
     end = steps - 1 if stop is None else min(stop, steps)
@@ -153,21 +168,69 @@ def test_every_window_holds_its_size_of_consecutive_steps_within_its_range(
     assert start <= chosen[0] and chosen[-1] < end
 
 
+def test_suffix_trains_the_last_steps_of_a_path_stochastic_throughout() -> None:
+    drawn = plan(PlanConfig(kind="suffix", size=3, every=100))
+    assert trained(drawn) == [7, 8, 9]
+    assert stochastic(drawn) == list(range(10))
+    assert trained(plan(PlanConfig(kind="suffix", size=3, every=100), all_but(9))) == [7, 8]
+
+
+def test_suffix_grows_as_in_b2_diffurl() -> None:
+    """Stage i of 100 trains the last 14 + floor(7 i / 100) of 20 steps (the released code), then all of them."""
+    config = PlanConfig(kind="suffix", size=14, every=100)
+    lengths = [suffix_length(config, 20, i) for i in range(100)]
+    assert lengths == [14 + 7 * i // 100 for i in range(100)]
+    assert (lengths[0], lengths[-1]) == (14, 20)
+    assert [suffix_length(config, 20, i) for i in (100, 101, 5000)] == [20, 20, 20]
+    assert trained(plan(config, every_step(20), iteration=50)) == list(range(3, 20))
+
+
+@settings(deadline=None, max_examples=100)
+@given(steps=st.integers(1, 40), share=st.floats(0, 1), every=st.integers(1, 60), iteration=st.integers(0, 100))
+def test_suffix_never_shrinks_and_ends_with_every_step(steps: int, share: float, every: int, iteration: int) -> None:
+    size = max(1, int(share * steps))
+    config = PlanConfig(kind="suffix", size=size, every=every)
+    now, later = (suffix_length(config, steps, i) for i in (iteration, iteration + 1))
+    assert size <= now <= later <= steps
+    assert suffix_length(config, steps, every) == steps
+    assert suffix_length(config, steps, 0) == size
+
+
+# ---------------------------------------------------------------------------------------- a share of all samples
+
+
+def test_geometric_steps_are_drawn_in_proportion_to_a_power() -> None:
+    n, candidates = 1500, torch.tensor([1, 2, 3, 5])
+    config = PlanConfig(kind="geometric", size=1, decay=0.6)
+    chosen = [trained(plan(config, all_but(0, 4, 6, 7, 8, 9), n=1, seed=i))[0] for i in range(n)]
+    want = 0.6**candidates / (0.6**candidates).sum()
+    share = torch.bincount(torch.tensor(chosen), minlength=10)[candidates] / n
+    assert ((share - want).abs() < 5 * (want * (1 - want) / n).sqrt()).all()
+
+
+def test_geometric_steps_are_distinct_and_the_same_for_all_samples() -> None:
+    config = PlanConfig(kind="geometric", size=4, decay=0.5)
+    seen = [plan(config, all_but(0, 9), n=20, seed=i) for i in range(40)]
+    assert all(len(trained(drawn)) == 4 and stochastic(drawn) == list(range(10)) for drawn in seen)
+    assert len({tuple(trained(drawn)) for drawn in seen}) > 5
+    assert {step for drawn in seen for step in trained(drawn)} <= set(range(1, 9))
+    assert trained(plan(PlanConfig(kind="geometric", size=9), all_but(0, 4))) == [1, 2, 3, 5, 6, 7, 8, 9]
+
+
 # ---------------------------------------------------------------------------------------- a random share per sample
 
 
-def test_random_steps_are_ascending_distinct_and_trainable() -> None:
+def test_random_steps_are_a_share_of_all_and_trainable() -> None:
     drawn = plan(PlanConfig(kind="random", fraction=0.6), all_but(0, 9), n=200)
-    assert drawn.trained_NK.shape == (200, 6)
-    assert (drawn.trained_NK.diff(dim=1) > 0).all()
-    assert set(drawn.trained_NK.unique().tolist()) == set(range(1, 9))
+    assert drawn.trained_NT.sum(1).tolist() == [6] * 200
+    assert drawn.trained_NT.any(0).nonzero().flatten().tolist() == list(range(1, 9))
     assert stochastic(drawn) == list(range(10))
 
 
 def test_random_steps_are_uniform_over_steps_and_over_pairs() -> None:
     n = 6000
     drawn = plan(PlanConfig(kind="random", fraction=0.3), n=n)
-    chosen = torch.zeros(n, 10).scatter_(1, drawn.trained_NK, 1)
+    chosen = drawn.trained_NT.float()
     assert (chosen.mean(0) - 0.3).abs().max() < 5 * (0.3 * 0.7 / n) ** 0.5
     pairs = (chosen.T @ chosen / n)[~torch.eye(10, dtype=torch.bool)]
     together = 0.3 * 2 / 9
@@ -176,21 +239,23 @@ def test_random_steps_are_uniform_over_steps_and_over_pairs() -> None:
 
 def test_random_steps_differ_between_samples_and_repeat_with_the_generator() -> None:
     config = PlanConfig(kind="random", fraction=0.5)
-    first = plan(config, n=50).trained_NK
+    first = plan(config, n=50).trained_NT
     assert len(first.unique(dim=0)) > 25
-    assert torch.equal(first, plan(config, n=50).trained_NK)
-    assert not torch.equal(first, plan(config, n=50, seed=1).trained_NK)
+    assert torch.equal(first, plan(config, n=50).trained_NT)
+    assert not torch.equal(first, plan(config, n=50, seed=1).trained_NT)
 
 
 def test_random_share_is_limited_to_trainable_steps() -> None:
     assert trained(plan(PlanConfig(kind="random", fraction=0.9), all_but(*range(8)))) == [8, 9]
 
 
-def test_for_samples_takes_their_rows() -> None:
+def test_selected_rows_are_theirs() -> None:
     drawn = plan(PlanConfig(kind="random", fraction=0.5), n=6)
-    part = drawn.for_samples(slice(2, 5))
-    assert torch.equal(part.trained_NK, drawn.trained_NK[2:5])
-    assert torch.equal(part.stochastic_T, drawn.stochastic_T)
+    rows = torch.tensor([4, 0, 5])
+    part = drawn.select(rows)
+    assert part.start_N.tolist() == [4, 0, 5]
+    assert torch.equal(part.trained_NT, drawn.trained_NT[rows])
+    assert torch.equal(part.draw_NT, drawn.draw_NT[rows])
 
 
 # -------------------------------------------------------------------------------------------------------- refusals
@@ -203,6 +268,8 @@ def test_for_samples_takes_their_rows() -> None:
         (PlanConfig(kind="all"), torch.zeros(10, dtype=torch.bool), "min_std"),
         (PlanConfig(kind="window", start=4, size=2), all_but(4, 5), "min_std"),
         (PlanConfig(kind="random", fraction=0.05), every_step(), "rollout.plan.fraction"),
+        (PlanConfig(kind="suffix", size=2), all_but(8, 9), "min_std"),
+        (PlanConfig(kind="geometric"), torch.zeros(10, dtype=torch.bool), "min_std"),
         (PlanConfig(kind="random", fraction=0.5), torch.zeros(10, dtype=torch.bool), "rollout.plan"),
         (PlanConfig(kind="window", start=12, size=1), every_step(), "rollout.plan.size"),
     ],
@@ -213,8 +280,8 @@ def test_a_plan_without_trained_steps_is_refused_in_one_line(config: PlanConfig,
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("kind, level", [("flow_sde", 0.7), ("cps", 0.8)])
-def test_the_sliver_at_the_end_of_sd3_is_not_worth_training(kind: str, level: float) -> None:
+@pytest.mark.parametrize("kind, level", [("flow_sde", 0.7), ("cps", 0.8), ("ddim", 1.0)])
+def test_the_sliver_at_the_end_of_sd3_is_not_worth_training(kind: Any, level: float) -> None:
     kernel = KernelConfig(kind=kind, level=level)
     trainable = trainable_steps(kernel, torch.tensor(SIGMAS_SD3).double())
     expected = list(range(9)) if kind == "flow_sde" else list(range(8))
@@ -222,9 +289,11 @@ def test_the_sliver_at_the_end_of_sd3_is_not_worth_training(kind: str, level: fl
     assert trained(plan(PlanConfig(kind="all"), trainable)) == expected
 
 
-@pytest.mark.parametrize("kind, level, count", [("flow_sde", 0.7, 10), ("dance_sde", 0.3, 10), ("cps", 0.8, 9)])
-def test_a_step_without_density_is_never_trained_whatever_the_threshold(kind: str, level: float, count: int) -> None:
-    """CPS's last step adds no noise: at `min_std` 0 it would still pass `std >= min_std`."""
+@pytest.mark.parametrize(
+    "kind, level, count", [("flow_sde", 0.7, 10), ("dance_sde", 0.3, 10), ("cps", 0.8, 9), ("ddim", 1.0, 9)]
+)
+def test_a_step_without_density_is_never_trained_whatever_the_threshold(kind: Any, level: float, count: int) -> None:
+    """The last step of CPS and DDIM adds no noise: at `min_std` 0 it would still pass `std >= min_std`."""
     kernel = KernelConfig(kind=kind, level=level, min_std=0.0)
     trainable = trainable_steps(kernel, torch.tensor(SIGMAS_SD3).double())
     assert trained(plan(PlanConfig(kind="all"), trainable)) == list(range(count))

@@ -24,15 +24,25 @@ from beholder.config import (
     RolloutConfig,
     RunConfig,
 )
+from beholder.methods.row import vary
 from beholder.policies import Policy, load_policy
 from beholder.prompts import PromptSet
 from beholder.rewards import load_reward
-from beholder.training.loop import Learner, iterate, make_learner
+from beholder.training.learner import Learner, make_learner
+from beholder.training.loop import iterate
 from tiny import CORPUS
 
 T, K, N = 5, 2, 6
 M = N * K
 EXACT = 1e-9
+BRANCHED = [
+    ("fan", 1 + 1 + 3 * 3, 1 + 3, 3),  # parts at step 1: two shared nodes, then three paths
+    ("spurs", 3 + 3 * 3 + 3 * 2, 2, 6),  # a trunk to step 2; three branches at step 1 and at step 2, to the end
+    ("tree", 1 + 3 + 3 + 9 + 9, 3 + 3, 9),  # splits at steps 0 and 2
+    ("greedy", 1 + 1 + 2 * 3, 2, 2),  # the sample and its ODE part at step 1
+    ("vine", 1 + 1 + 4 * 3 + 3 * 2, 2, 7),  # three more from step 1 and three from step 2
+]
+"""Kind, nodes of one start (5 steps, the window at 1 and 2), trained states, final samples; width or samples 3."""
 Iteration = Callable[..., float]
 
 
@@ -170,6 +180,66 @@ def test_a_shared_trunk_costs_one_forward_per_prompt_in_the_rollout_and_in_the_u
     shared = learner_of(replace(run, rollout=replace(run.rollout, shared_noise=True, batch=6)), policy)
     in_rollout, in_update = 2 * saved_per_call * unit.forward, saved_per_call * (unit.forward + unit.backward)
     assert iteration() - flops(lambda: iterate(shared)) == pytest.approx(in_rollout + in_update, rel=1e-6)
+
+
+@pytest.mark.parametrize(("guidance", "branches"), [(1.0, 1), (3.0, 2)])
+@pytest.mark.parametrize(("kind", "drawn", "states", "leaves"), BRANCHED, ids=[row[0] for row in BRANCHED])
+def test_branches_cost_one_forward_per_node_and_one_backward_per_state(
+    kind: str,
+    drawn: int,
+    states: int,
+    leaves: int,
+    guidance: float,
+    branches: int,
+    unit: Unit,
+    policy: Policy,
+    tiny_sd3_folder: Path,
+) -> None:
+    """``drawn`` nodes of one start are drawn, and its decisions were taken in ``states`` of them."""
+    run = config(tiny_sd3_folder, guidance, updates=1, micro_batch=1000)
+    steps = (0, 2) if kind == "tree" else ()
+    settings = {"rollout.batch": 1000, "rollout.branch.steps": steps}
+    if kind in ("greedy", "vine"):
+        settings |= {"rollout.probe.kind": kind, "rollout.probe.samples": 3, "credit.baseline": "probe"}
+    else:
+        settings |= {"rollout.branch.kind": kind, "rollout.branch.width": 3}
+    settings |= {"rollout.plan.outside": "sde"} if kind == "tree" else {}
+    learner = learner_of(vary(run, run.method, settings), policy)
+    rollout = branches * drawn * unit.forward + leaves * unit.decode
+    update = states * (branches * unit.forward + unit.backward)
+    assert flops(lambda: iterate(learner)) == pytest.approx(N * (rollout + update), rel=1e-6)
+
+
+def test_the_kl_in_the_reward_costs_two_forwards_and_none_in_the_update(
+    iteration: Iteration, unit: Unit, policy: Policy, tiny_sd3_folder: Path
+) -> None:
+    with torch.no_grad(), policy.reference():
+        reference = flops(lambda: prediction(policy))
+    charged = vary(config(tiny_sd3_folder, beta=0.1), "flow-grpo", {"kl.place": "reward"})
+    extra = flops(lambda: iterate(learner_of(charged, policy))) - iteration()
+    assert extra == pytest.approx(M * (reference + unit.forward), rel=1e-6)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_trust_region_costs_a_forward_of_every_decision_per_measurement(
+    epochs: int, unit: Unit, policy: Policy, tiny_sd3_folder: Path
+) -> None:
+    """Once after every epoch and once to enforce, where the step stays whole."""
+    run = vary(config(tiny_sd3_folder), "flow-grpo", {"loop.epochs": epochs, "optimiser.lr": 1e-6})
+    bound = vary(run, "flow-grpo", {"loop.max_kl": 100.0})
+    rows: list[dict[str, Any]] = []
+    free = flops(lambda: iterate(learner_of(run, policy)))
+    measured = flops(lambda: rows.append(iterate(learner_of(bound, policy))))
+    assert rows[0]["step_share"] == 1
+    assert measured - free == pytest.approx((epochs + 1) * M * unit.forward, rel=1e-6)
+
+
+def test_epochs_repeat_the_update_and_not_the_rollout(
+    iteration: Iteration, unit: Unit, policy: Policy, tiny_sd3_folder: Path
+) -> None:
+    twice = vary(config(tiny_sd3_folder), "flow-grpo", {"loop.epochs": 2})
+    extra = flops(lambda: iterate(learner_of(twice, policy))) - iteration()
+    assert extra == pytest.approx(M * (unit.forward + unit.backward), rel=1e-6)
 
 
 def test_texts_are_encoded_in_the_first_iteration_only(iteration: Iteration, tiny_sd3_folder: Path) -> None:

@@ -1,131 +1,94 @@
-"""The loop's own arithmetic: halves of an update, statistics over micro-batches, the loss scale."""
+"""The loop as a run: when it stops, what it adapts, and that judges of pairs are enough to learn from."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
 import pytest
-import torch
-from accelerate import Accelerator
+from learners import learner_of, tiny_config
+from torch import Tensor
 
-from beholder.config import KernelConfig, PolicyConfig, RolloutConfig, RunConfig
-from beholder.objectives.policy_gradient import PolicyGradientStats
-from beholder.policies import load_policy
-from beholder.prompts import PromptSet
-from beholder.rewards import load_reward
-from beholder.rollouts.trajectory import Condition, Trajectory
-from beholder.training.loop import Batch, Learner, UpdateStats, accumulate, collect, make_learner, split_by_prompt
-
-PROMPTS = PromptSet(("a red circle", "two cats", "a cross", "three dogs"))
+from beholder.config import EMAConfig, EvaluationConfig, KLConfig
+from beholder.objectives.regularisers import adapted
+from beholder.training.align import align, resume
+from beholder.training.loop import iterate
+from small_runs import small_run
 
 
-def learner(folder: Path, dtype: str = "float32") -> Learner:
-    config = RunConfig(
-        method="flow-grpo",
-        rewards={"redness": 1.0},
-        policy=PolicyConfig(model=str(folder), max_sequence_length=16, dtype=dtype),  # pyright: ignore[reportArgumentType]
-        rollout=RolloutConfig(steps=4, prompts=4, group=2, batch=8, kernel=KernelConfig(kind="cps", level=0.8)),
+def trained(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["event"] == "train"]
+
+
+def test_a_budget_of_network_evaluations_ends_the_run(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    """8 samples × 4 steps an iteration: 65 evaluations are begun twice and exceeded by the third."""
+    config = small_run(tiny_sd3_folder, tmp_path / "run", iterations=50)
+    config = replace(config, loop=replace(config.loop, budget=65), evaluation=replace(config.evaluation, every=0))
+    rows = trained(align(config))
+    assert [row["network_evaluations"] for row in rows] == [32, 64, 96]
+    resume(tmp_path / "run")
+    assert trained(tmp_path / "run") == rows
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["iterations"], summary["network_evaluations"]) == (3, 96)
+
+
+def test_counters_count_every_sample_and_call(tiny_sd3_folder: Path) -> None:
+    """4 prompts × 3 starts; spurs: 3 branches at each of 3 steps and one trunk, guidance twice of everything."""
+    spurs = {"rollout__branch__kind": "spurs", "rollout__branch__width": 3, "credit__peers": "siblings"}
+    learner = learner_of(tiny_config(tiny_sd3_folder, rollout__guidance__scale=2.0, **spurs))
+    rows = [iterate(learner) for _ in range(2)]
+    trunk, after = 3, 3 * 3 + 3 * 2 + 3 * 1  # steps 0-2 of the trunk; the ODE of the branches to the end
+    assert [row["samples"] for row in rows] == [12 * 9, 2 * 12 * 9]
+    assert rows[0]["network_evaluations"] == 2 * 12 * (trunk + after)
+
+
+def test_beta_follows_the_kl(tiny_sd3_folder: Path) -> None:
+    """A tiny target is exceeded once the policy has moved, a huge one never reached."""
+    for target, rises in ((1e-9, True), (1e3, False)):
+        config = tiny_config(tiny_sd3_folder, kl__beta=0.1, kl__target=target, kl__horizon=2.0, optimiser__lr=1e-2)
+        learner = learner_of(config)
+        rows = [iterate(learner) for _ in range(3)]
+        expected = [0.1]
+        for row in rows:
+            expected.append(adapted(expected[-1], row["kl"], config.kl))
+        assert [row["kl_beta"] for row in rows] == expected[:-1] and learner.beta == expected[-1]
+        assert expected[1] == pytest.approx(0.09)  # the policy is its reference, so the KL is below any target
+        assert (expected[3] > expected[2]) == rises
+
+
+def test_without_a_target_beta_is_not_reported(tiny_sd3_folder: Path) -> None:
+    assert "kl_beta" not in iterate(learner_of(tiny_config(tiny_sd3_folder, kl__beta=0.1)))
+
+
+def redder(first: Tensor, second: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Prefers the redder of two images, and knows nothing else."""
+    difference = (first - second).mean((2, 3)) @ first.new_tensor([1.0, -0.5, -0.5])
+    return (difference > 0).float()
+
+
+redder.pairwise = True  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def test_a_judge_of_pairs_is_enough_to_learn_from(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    """The judge's win rates are ½ on average for ever; what it prefers rises all the same."""
+    (tmp_path / "prompts.txt").write_text("a red circle\ntwo orange squares\na white cross\n")
+    config = small_run(tiny_sd3_folder, tmp_path / "run", iterations=20)
+    plan = replace(config.rollout.plan, size=1, stop=2)
+    config = replace(
+        config,
+        rewards={"redder": 1.0},
+        prompts=str(tmp_path / "prompts.txt"),
+        policy=replace(config.policy, training="full"),
+        rollout=replace(config.rollout, prompts=3, group=8, batch=24, shared_noise=True, plan=plan),
+        ema=EMAConfig(),
+        kl=KLConfig(),
+        loop=replace(config.loop, micro_batch=24, checkpoint_every=100),
+        evaluation=EvaluationConfig(every=0, images=12, rewards=("redness",), grid=6),
     )
-    made = make_learner(config, load_policy(config.policy), PROMPTS, [load_reward("redness")], Accelerator(cpu=True))
-    made.progress.iteration = 1
-    return made
-
-
-def trajectory_of(texts: list[str]) -> Trajectory:
-    n, nothing = len(texts), torch.zeros(len(texts), 1)
-    whole = torch.arange(n)
-    return Trajectory(
-        prompts=texts,
-        group_N=whole,
-        seed_N=whole,
-        origin_N=whole,
-        step_NK=nothing.long(),
-        sigma_NK=nothing,
-        sigma_next_NK=nothing,
-        state_NKx=nothing,
-        next_NKx=nothing,
-        logp_old_NK=nothing,
-        std_NK=nothing,
-        final_Nx=nothing,
-        condition=Condition({"c": nothing}),
-        unconditional=None,
-        kernel=KernelConfig(),
-        guidance=RolloutConfig().guidance,
-        fans_out=0,
-        network_evaluations=0,
-    )
-
-
-def test_halves_share_no_text_and_are_about_equal() -> None:
-    texts = [f"prompt {i % 9}" for i in range(54)]
-    second = split_by_prompt(trajectory_of(texts), torch.arange(54), [0, 1, 2])
-    first_texts = {t for t, s in zip(texts, second.tolist(), strict=True) if not s}
-    second_texts = {t for t, s in zip(texts, second.tolist(), strict=True) if s}
-    assert not first_texts & second_texts
-    assert {len(first_texts), len(second_texts)} == {4, 5}
-
-
-def test_kinds_that_alternate_fall_into_both_halves() -> None:
-    texts = [f"{'even' if i % 2 == 0 else 'odd'} {i}" for i in range(40)]
-    second = split_by_prompt(trajectory_of(texts), torch.arange(40), [0, 1, 2])
-    assert 2 < sum(second[::2].tolist()) < 18
-
-
-def test_one_prompt_has_no_second_half() -> None:
-    assert not split_by_prompt(trajectory_of(["same"] * 4), torch.arange(4), [0]).any()
-
-
-def found(ratio: list[float], clipped: list[bool]) -> PolicyGradientStats:
-    return PolicyGradientStats(torch.tensor(ratio), torch.tensor(clipped))
-
-
-def test_statistics_do_not_depend_on_the_micro_batches() -> None:
-    ratios, clipped, steps = [1.0, 1.2, 0.9, 1.0], [False, True, False, True], torch.tensor([0, 1, 1, 2])
-    whole, parts = UpdateStats(4, torch.device("cpu")), UpdateStats(4, torch.device("cpu"))
-    whole.first = parts.first = False
-    whole.add(steps, found(ratios, clipped), torch.tensor(2.5), torch.tensor([1.0, 2, 3, 4]))
-    parts.add(steps[:1], found(ratios[:1], clipped[:1]), torch.tensor(1.0), torch.tensor([1.0]))
-    parts.add(steps[1:], found(ratios[1:], clipped[1:]), torch.tensor(3.0), torch.tensor([2.0, 3, 4]))
-    summary = whole.summary(Accelerator(cpu=True), with_kl=True)
-    again = parts.summary(Accelerator(cpu=True), with_kl=True)
-    assert again.pop("clip_fraction_per_step") == summary["clip_fraction_per_step"]
-    assert again == pytest.approx({name: value for name, value in summary.items() if name in again})
-    assert summary["loss"] == 2.5
-    assert summary["kl"] == 2.5
-    assert summary["clip_fraction"] == 0.5
-    assert summary["clip_fraction_per_step"] == {"0": 0.0, "1": 0.5, "2": 1.0}
-    assert summary["ratio_max_deviation"] == pytest.approx(0.2)
-
-
-def test_the_first_update_is_not_counted_as_unclipped() -> None:
-    stats = UpdateStats(2, torch.device("cpu"))
-    stats.add(torch.tensor([0, 1]), found([1.0, 1.0], [False, False]), torch.tensor(0.0), None)
-    summary = stats.summary(Accelerator(cpu=True), with_kl=False)
-    assert summary["clip_fraction"] is None
-    assert summary["kl"] is None
-    assert summary["ratio_deviation"] == 0.0
-
-
-def gradient(made: Learner, batch: Batch, micro_batch: int) -> torch.Tensor:
-    made.config = replace(made.config, loop=replace(made.config.loop, micro_batch=micro_batch))
-    made.optimiser.zero_grad()
-    rows = torch.arange(len(batch.trajectory))
-    accumulate(made, batch, rows, UpdateStats(4, torch.device("cpu")), None)
-    return torch.cat([p.grad.flatten() for p in made.policy.trainable().values() if p.grad is not None])
-
-
-def test_the_gradient_does_not_depend_on_the_micro_batch(tiny_sd3_folder: Path) -> None:
-    made = learner(tiny_sd3_folder)
-    batch = collect(made)
-    whole, parts = gradient(made, batch, 1000), gradient(made, batch, 5)
-    assert whole.norm() > 0
-    assert (whole - parts).norm() < 1e-4 * whole.norm()
-
-
-def test_float16_gradients_do_not_underflow(tiny_sd3_folder: Path) -> None:
-    half, full = learner(tiny_sd3_folder, "float16"), learner(tiny_sd3_folder)
-    batch = collect(half)
-    tiny = Batch(batch.trajectory, batch.advantage_N * 1e-4, batch.table, {})
-    scaled = gradient(half, tiny, 1000)
-    expected = gradient(full, Batch(collect(full).trajectory, tiny.advantage_N, tiny.table, {}), 1000)
-    assert scaled.isfinite().all()
-    assert scaled.norm() > 100 * expected.norm()  # still multiplied by the loss scale, which `step` takes off
+    rows = [json.loads(line) for line in (align(config, scorers={"redder": redder}) / "metrics.jsonl").open()]
+    train, (before, after) = [[row for row in rows if row["event"] == e] for e in ("train", "evaluation")]
+    assert fmean(row["reward"]["redder"] for row in train) == pytest.approx(0.5, abs=1e-6)
+    assert after["rewards"]["redness"] - before["rewards"]["redness"] > 0.02

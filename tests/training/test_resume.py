@@ -1,6 +1,5 @@
 """A run that was interrupted, by any means and at any moment, ends with the numbers of the run that was not."""
 
-import contextlib
 import json
 import os
 import random
@@ -18,14 +17,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from same_runs import assert_same_run, stop_after
 
 from beholder.cli import run
 from beholder.config import EMAConfig, KLConfig, RunConfig
-from beholder.errors import InputError, RunError
-from beholder.training import run_folder
+from beholder.errors import InputError
 from beholder.training.align import align, resume
-from beholder.training.run_folder import Progress, RunFolder
+from beholder.training.run_folder import RunFolder
 from small_runs import small_options, small_run
 
 
@@ -46,51 +44,6 @@ def variants(folder: Path, output: Path) -> dict[str, RunConfig]:
 
 
 VARIANTS = tuple(variants(Path(), Path()))
-
-
-def stop_after(iteration: int) -> Callable[[dict[str, Any]], None]:
-    def listener(row: dict[str, Any]) -> None:
-        if row["event"] == "train" and row["iteration"] == iteration:
-            raise KeyboardInterrupt
-
-    return listener
-
-
-def weights(run_folder: Path) -> dict[str, torch.Tensor]:
-    (file,) = (run_folder / "policy").glob("*.safetensors")
-    return load_file(file)
-
-
-def state(run_folder: Path) -> dict[str, Any]:
-    return torch.load(sorted((run_folder / "checkpoints").glob("iteration_*"))[-1] / "state.pt", weights_only=True)
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
-    first, second = weights(one), weights(other)
-    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-    assert_same(state(one), state(other), ("seconds",))
-    timed = [[json.loads(line)["iteration"] for line in (p / "timings.jsonl").open()] for p in (one, other)]
-    assert timed[0] == timed[1]
-    for name in ("samples", "findings.json"):
-        files = sorted(p.relative_to(one) for p in (one / name).rglob("*")) or [Path(name)]
-        assert all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
-
-
-def assert_same(one: Any, other: Any, apart: tuple[str, ...] = ()) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one.keys() - set(apart):
-            assert_same(one[key], other[key], apart)
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for left, right in zip(one, other, strict=True):
-            assert_same(left, right, apart)
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -215,61 +168,6 @@ def test_it_goes_on_where_it_lies(cut: Path, finished: Path, tmp_path: Path) -> 
     resume(tmp_path / "moved")
     assert_same_run(finished, tmp_path / "moved")
     assert sorted(p for p in finished.rglob("*")) == before
-
-
-# ------------------------------------------------------------------------------------------------ the folder alone
-
-
-def test_only_complete_checkpoints_count_and_old_ones_go(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run", "method: m\n")
-    assert folder.load_checkpoint() is None
-    for iteration in range(1, 5):
-        folder.save_checkpoint(Progress(iteration), {"value": torch.tensor(iteration)}, keep=2)
-    (folder.checkpoints / "iteration_00009").mkdir()
-    found = folder.load_checkpoint()
-    assert found is not None and found[0] == Progress(4) and found[1]["value"].item() == 4
-    assert sorted(p.name for p in folder.checkpoints.iterdir()) == [
-        *("iteration_00003", "iteration_00004", "iteration_00009")
-    ]
-
-
-def test_saving_a_checkpoint_again_leaves_no_moment_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of a run saves the checkpoint that the loop may just have saved, perhaps the only one."""
-    folder = RunFolder.create(tmp_path / "run", "method: m\n")
-    folder.save_checkpoint(Progress(1), {"value": torch.tensor(1)}, keep=1)
-
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run_folder.os, "replace", killed)
-    with contextlib.suppress(KeyboardInterrupt):
-        folder.save_checkpoint(Progress(1), {"value": torch.tensor(1)}, keep=1)
-    assert folder.load_checkpoint() is not None
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")], ids=["Ctrl-C", "full"])
-def test_an_interrupted_write_leaves_the_old_file(
-    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = RunFolder.create(tmp_path / "run", "method: m\n")
-    folder.write_text("a.txt", "old")
-    save = torch.save
-
-    def half(value: object, path: Path) -> None:
-        save(value, path)
-        raise error
-
-    monkeypatch.setattr(run_folder.torch, "save", half)
-    monkeypatch.setattr(run_folder.os, "replace", lambda *_: (_ for _ in ()).throw(error))
-    for action in (
-        lambda: folder.write_text("a.txt", "new"),
-        lambda: folder.save_checkpoint(Progress(1), {"value": torch.tensor(1)}, keep=1),
-    ):
-        with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else RunError) as caught:
-            action()
-        assert error is KeyboardInterrupt or "no room to write" in str(caught.value)
-    assert (tmp_path / "run" / "a.txt").read_text() == "old"
-    assert folder.load_checkpoint() is None and not list((tmp_path / "run").rglob("*.tmp"))
 
 
 # ------------------------------------------------------------------------------------------------ real processes

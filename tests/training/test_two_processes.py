@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from beholder.config import KLConfig, RunConfig
+from beholder.config import KLConfig, PlanConfig, RunConfig
 from beholder.config_file import to_yaml
+from beholder.methods.row import vary
 from beholder.training.align import Run
 from small_runs import small_options, small_run
 
@@ -30,11 +31,13 @@ from beholder.config_file import read_config
 from beholder.training.align import Run
 
 folder = Path(sys.argv[1])
-for name in ("lora", "full"):
+for name in json.loads(sys.argv[3]):
     one = Run(read_config(folder / f"{name}.yaml"), lambda row: None, None, {})
     assert one.accelerator.num_processes == 2
     one.go()
-    weights = {name: p.detach().clone() for name, p in one.learner.policy.trainable().items()}
+    weights = {n: p.detach().clone() for n, p in one.learner.policy.trainable().items()}
+    if one.learner.critic is not None:
+        weights |= {f"critic {n}": p.detach().clone() for n, p in one.learner.critic.network.named_parameters()}
     torch.save(weights, folder / f"{name}_rank{one.accelerator.process_index}.pt")
 codes = [run(line) for line in json.loads(sys.argv[2])]
 assert codes == [0] * len(codes), codes
@@ -43,14 +46,40 @@ assert codes == [0] * len(codes), codes
 
 def configurations(folder: Path, output: Path) -> dict[str, RunConfig]:
     """One update over all samples, so that only the order of sums differs between one process and two."""
-    base = small_run(folder, output / "lora", iterations=2)
+    base = small_run(folder, output, iterations=2)
     base = replace(base, loop=replace(base.loop, updates=1, micro_batch=3))
     guided = replace(base.rollout, guidance=replace(base.rollout.guidance, scale=2.0))
-    full = replace(base.policy, training="full")
-    return {
+    plain = replace(base, rollout=replace(base.rollout, prompts=4, plan=PlanConfig(kind="prefix")))
+    plain = vary(plain, base.method, {"optimiser.eps": 1e-3})  # Adam's own would blow rounding up to whole steps
+    tree = {"rollout.branch.kind": "tree", "rollout.branch.steps": (0, 2), "credit.peers": "depth"}
+    fan = {"rollout.branch.kind": "fan", "credit.scale": "group", "credit.threshold": 0.8}
+    critic = {"credit.baseline": "critic", "credit.critic.reset_every": 1, "credit.critic.width": 16}
+    running = {"credit.baseline": "running", "credit.scale": "running", "credit.history_min": 2}
+    taken_off = {"kl.place": "reward", "kl.beta": 0.1, "kl.form": "exact", "kl.target": 1e-4}
+    found = {
         "lora": replace(base, rollout=guided, kl=KLConfig(beta=0.1)),
-        "full": replace(base, output=str(output / "full"), policy=full, kl=KLConfig(beta=0.1, form="exact")),
+        "full": replace(base, policy=replace(base.policy, training="full"), kl=KLConfig(beta=0.1, form="exact")),
+        "tree": vary(plain, base.method, tree),
+        "kept": vary(plain, base.method, fan),
+        "critic": vary(plain, base.method, {**critic, **taken_off}),
+        "history": vary(plain, base.method, running),
+        "region": vary(plain, base.method, {"loop.max_kl": 0.05, "optimiser.lr": 3e-2}),
+        "redraw": vary(plain, base.method, {"rollout.redraw": 1, "rewards": {"dull:score": 1.0}}),
     }
+    return {name: replace(config, output=str(output / name)) for name, config in found.items()}
+
+
+ALIKE = ("lora", "full", "tree", "kept", "critic", "history", "region")
+"""Those whose samples do not depend on how many processes draw them."""
+
+DULL = """
+import torch
+
+def score(images, prompts):
+    dull = torch.tensor(["circle" in prompt for prompt in prompts])
+    return torch.where(dull, 0.5, images[:, 0].mean((1, 2)).cpu())
+"""
+"""A reward that is the same for all samples of a circle: in the first iteration, those of the second process alone."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +104,16 @@ def pair(tiny_sd3_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     """Two processes' folder and what they said."""
     folder = tmp_path_factory.mktemp("pair")
     (folder / "worker.py").write_text(WORKER)
-    for name, config in configurations(tiny_sd3_folder, folder).items():
+    (folder / "dull.py").write_text(DULL)
+    configs = configurations(tiny_sd3_folder, folder)
+    for name, config in configs.items():
         (folder / f"{name}.yaml").write_text(to_yaml(config))
     align = ["align", "flow-grpo-fast", *small_options(tiny_sd3_folder, folder / "cli", "--loop.minutes", "60")]
     lines = [align, ["align", "--resume", str(folder / "cli")]]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
     process = subprocess.Popen(
-        [*launch, str(folder / "worker.py"), str(folder), json.dumps(lines)],
+        [*launch, str(folder / "worker.py"), str(folder), json.dumps(lines), json.dumps(list(configs))],
+        cwd=folder,
         env={**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -103,16 +135,22 @@ def outcomes(
 ) -> dict[str, tuple[Outcome, Outcome]]:
     """By configuration: one process and two."""
     folder, found = tmp_path_factory.mktemp("alone"), {}
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.chdir(pair[0])  # where the reward of "redraw" lies
     for name, config in configurations(tiny_sd3_folder, folder).items():
         alone = Run(config, lambda row: None, None, {})
         alone.go()
         weights = {n: p.detach().clone() for n, p in alone.learner.policy.trainable().items()}
+        if alone.learner.critic is not None:
+            named = alone.learner.critic.network.named_parameters()
+            weights |= {f"critic {n}": p.detach().clone() for n, p in named}
         both = [torch.load(pair[0] / f"{name}_rank{rank}.pt", weights_only=True) for rank in range(2)]
         found[name] = (Outcome(rows(folder / name), [weights]), Outcome(rows(pair[0] / name), both))
+    monkeypatch.undo()
     return found
 
 
-both_kinds = pytest.mark.parametrize("name", ["lora", "full"])
+both_kinds = pytest.mark.parametrize("name", ALIKE)
 
 
 @both_kinds
@@ -129,9 +167,14 @@ def test_rewards_and_counts_are_those_of_one_process(name: str, outcomes: dict[s
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
         assert (two["samples"], two["optimiser_steps"]) == (one["samples"], one["optimiser_steps"])
         assert two["ratio_deviation"] < 1e-5
+        more = ("loss", "kl", "kl_beta", "kl_of_rollout", "critic_loss", "kl_of_update")
+        for key in {*more} & one.keys():
+            assert two[key] == (one[key] if one[key] is None else pytest.approx(one[key], rel=1e-3, abs=1e-5)), key
+        for key in {"step_share", "critic_neurons_reset", "groups_without_variance", "failed_rewards"} & one.keys():
+            assert two[key] == one[key], key
 
 
-@both_kinds
+@pytest.mark.parametrize("name", [*ALIKE, "redraw"])
 def test_both_processes_hold_the_same_weights(name: str, outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
     first, second = outcomes[name][1].weights
     assert first.keys() == second.keys()
@@ -144,6 +187,21 @@ def test_the_weights_are_those_of_one_process(name: str, outcomes: dict[str, tup
     worst = max((alone.weights[0][n] - w).abs().max().item() for n, w in both.weights[0].items())
     print(f"{worst:.1e}")
     assert worst < 1e-5
+
+
+def test_redrawn_groups_are_as_many_but_others(outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
+    """Each process replaces its own dull groups by its own share of the next drawing, so the prompts differ.
+
+    What was drawn first is the same; so is the number of samples, since every dull group is replaced once.
+    """
+    alone, both = outcomes["redraw"]
+    first, second = ([row for row in o.rows if row["event"] == "train"] for o in (alone, both))
+    assert first[0]["groups_without_variance"] == 0.5
+    assert second[0]["groups_without_variance"] == first[0]["groups_without_variance"]
+    assert second[0]["reward_std"] == pytest.approx(first[0]["reward_std"], abs=1e-6)
+    assert second[0]["samples"] == first[0]["samples"] == 16 + 8
+    assert second[0]["reward"] != pytest.approx(first[0]["reward"], abs=1e-6)
+    assert second[0]["network_evaluations"] == first[0]["network_evaluations"]
 
 
 def test_the_command_line_speaks_once_and_resumes(pair: tuple[Path, str], capsys: pytest.CaptureFixture) -> None:

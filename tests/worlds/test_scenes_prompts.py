@@ -47,7 +47,7 @@ def words(prompts: tuple[Prompt, ...]) -> set[str]:
     [
         ("single", 4, 4),
         ("two", 12, UNORDERED_PAIRS),
-        ("counting", 12, 12),
+        ("counting", 4 * 9 * 3, 4 * 9 * 3),
         ("colour", 32, 32),
         ("position", 48, 2 * UNORDERED_PAIRS),
         ("attribution", 12 * 56, UNORDERED_PAIRS * COLOUR_PAIRS),

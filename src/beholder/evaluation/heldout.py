@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from beholder.config import EvaluationConfig, GuidanceConfig
@@ -92,11 +94,31 @@ def evaluate(
     steps: int,
     guidance: float,
     batch: int,
+    accelerator: Accelerator | None = None,
 ) -> Evaluation:
-    """Rewards on ``config.images`` fixed held-out samples; diversity on several samples of the first prompts."""
+    """Rewards on ``config.images`` fixed held-out samples; diversity on several samples of the first prompts.
+
+    With an ``accelerator`` each process draws and scores its share, and all get the whole.
+    """
     indices, seeds, group_N = evaluation_set(prompts, config)
-    texts = [prompts.texts[i] for i in indices]
-    images = draw_images(policy, texts, seeds, config.steps or steps, config.guidance or guidance, batch)
-    n = config.images
+    texts, n = [prompts.texts[i] for i in indices], config.images
+    rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
+    mine = range(rank, len(texts), world)
+    own_texts, own_seeds = [texts[i] for i in mine], [seeds[i] for i in mine]
+    images = draw_images(policy, own_texts, own_seeds, config.steps or steps, config.guidance or guidance, batch)
+    judged = sum(i < n for i in mine)
+    table = score(images[:judged], own_texts[:judged], rewards)
+    if world > 1:
+        parts = gather_object([(images, table.values_NM)])
+        images, values = (_interleaved([part[i] for part in parts]) for i in (0, 1))
+        table = RewardTable(values, table.names)
     kinds = None if prompts.kinds is None else [prompts.kinds[i] for i in indices[:n]]
-    return Evaluation(texts[:n], kinds, images[:n], score(images[:n], texts[:n], rewards), diversity(images, group_N))
+    return Evaluation(texts[:n], kinds, images[:n], table, diversity(images, group_N))
+
+
+def _interleaved(parts: list[Tensor]) -> Tensor:
+    """Row i of part p is row i·len(parts) + p of the whole."""
+    whole = parts[0].new_zeros(sum(len(part) for part in parts), *parts[0].shape[1:])
+    for rank, part in enumerate(parts):
+        whole[rank :: len(parts)] = part
+    return whole

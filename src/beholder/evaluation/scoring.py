@@ -5,15 +5,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor
 
 from beholder.errors import InputError
+from beholder.media import read_image, read_pairs
 from beholder.rewards import load_rewards, score
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -23,7 +20,7 @@ def score_files(
     images: list[Path], prompt: str | None, prompts: Path | None, rewards: list[str]
 ) -> list[dict[str, Any]]:
     """One row per image: its path, its prompt and each reward (None where it failed)."""
-    pairs = _from_jsonl(prompts) if prompts is not None else _from_arguments(images, prompt)
+    pairs = read_pairs(prompts) if prompts is not None else _from_arguments(images, prompt)
     if prompts is not None and images:
         raise InputError("score: give images on the command line or a --prompts file, not both")
     scorers, rows = load_rewards(rewards), []
@@ -47,41 +44,6 @@ def _from_arguments(images: list[Path], prompt: str | None) -> list[tuple[Path, 
     if not files:
         raise InputError(f"score: no image in {', '.join(map(str, images))}")
     return [(path, prompt) for path in files]
-
-
-def _from_jsonl(path: Path) -> list[tuple[Path, str]]:
-    if not path.is_file():
-        raise InputError(f"prompts: no file {str(path)!r}")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"prompts: {str(path)!r} is not UTF-8 (byte {error.start}); convert it with iconv") from error
-    pairs = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            pairs.append((Path(row["image"]), str(row["prompt"])))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise InputError(
-                f'{path}, line {number}: expected {{"image": ..., "prompt": ...}}, got {line!r}'
-            ) from error
-    if not pairs:
-        raise InputError(f"prompts: {str(path)!r} holds no line")
-    return pairs
-
-
-def read_image(path: Path) -> Tensor:
-    """An image file as ``[3, H, W]`` float32 in 0..1."""
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"), np.float32) / 255
-    except FileNotFoundError as error:
-        raise InputError(f"score: no file {str(path)!r}") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"score: {str(path)!r} is not a readable image ({error})") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def print_scores(rows: list[dict[str, Any]], as_json: bool) -> None:

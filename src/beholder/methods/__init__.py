@@ -1,10 +1,24 @@
 """The rows: every published method as presets of one configuration. A new method is a new file and a line here."""
 
 from beholder.errors import InputError, nearest
-from beholder.methods.flow_grpo import FLOW_GRPO, FLOW_GRPO_FAST
+from beholder.methods.branching import B2_DIFFURL, BRANCH_GRPO, TEMPFLOW_GRPO
+from beholder.methods.dance_grpo import DANCE_GRPO
+from beholder.methods.diffusion import D3PO, DDPO_IS, DDPO_SF, DENSE_REWARD, DPOK, SDPO, TDPO, TDPO_R
+from beholder.methods.flow_grpo import FLOW_CPS, FLOW_GRPO, FLOW_GRPO_FAST
+from beholder.methods.forward import FORWARD
+from beholder.methods.general import GENERAL
+from beholder.methods.guarded import FLOW_DPPO, GARDO, GRPO_GUARD, PREF_GRPO
+from beholder.methods.mix_grpo import MIX_GRPO, MIX_GRPO_FLASH, MIX_GRPO_FLASH_STAR
 from beholder.methods.row import Method
 
-METHODS: dict[str, Method] = {method.name: method for method in (FLOW_GRPO, FLOW_GRPO_FAST)}
+FLOWS = (FLOW_GRPO, FLOW_GRPO_FAST, FLOW_CPS, DANCE_GRPO, MIX_GRPO, MIX_GRPO_FLASH, MIX_GRPO_FLASH_STAR)
+BRANCHES = (TEMPFLOW_GRPO, BRANCH_GRPO, B2_DIFFURL)
+TRUST = (GRPO_GUARD, FLOW_DPPO, PREF_GRPO, GARDO)
+DIFFUSION = (DDPO_SF, DDPO_IS, DPOK, TDPO, TDPO_R, SDPO, DENSE_REWARD, D3PO)
+
+METHODS: dict[str, Method] = {
+    method.name: method for method in (*FLOWS, *BRANCHES, *TRUST, *DIFFUSION, *FORWARD, *GENERAL)
+}
 
 
 def find_method(name: str) -> Method:

@@ -17,7 +17,7 @@ from beholder.config import (
     RolloutConfig,
     RunConfig,
 )
-from beholder.methods.row import Method
+from beholder.methods.row import Method, vary
 
 PUBLISHED = RunConfig(
     method="flow-grpo",
@@ -93,8 +93,8 @@ SHAPES_FAST = replace(
 
 DEMO = replace(
     SHAPES_FAST,
-    loop=replace(SHAPES_FAST.loop, iterations=120),
-    evaluation=replace(SHAPES_FAST.evaluation, every=30),
+    loop=replace(SHAPES_FAST.loop, iterations=80),
+    evaluation=replace(SHAPES_FAST.evaluation, every=20),
 )
 
 LONG = replace(
@@ -149,5 +149,30 @@ FLOW_GRPO_FAST = Method(
         "(rollout.kernel.log-prob unweighted).",
         "The first release shared one trunk per prompt and branched at the window; since 2025-10 the whole batch "
         "shares a random window, as here.",
+    ),
+)
+
+FLOW_CPS = Method(
+    name="flow-cps",
+    title="Flow-CPS",
+    paper="FlowCPS, 2509.05952",
+    idea="Flow-GRPO with a step that keeps the noise level exact, so that samples stay clean at any strength.",
+    presets={
+        "published": vary(
+            PUBLISHED,
+            "flow-cps",
+            {
+                "rollout.kernel.kind": "cps",
+                "rollout.kernel.level": 0.8,
+                "rollout.kernel.log_prob": "unweighted",
+                "objective.clip_low": 1e-5,
+                "objective.clip_high": 1e-5,
+                "kl.beta": 0.0,
+            },
+        ),
+        "shapes": vary(SHAPES, "flow-cps", {"rollout.kernel.kind": "cps", "rollout.kernel.level": 0.8, "kl.beta": 0.0}),
+    },
+    differences=(
+        "The released code scores with -(x-mean)^2 (log-prob unweighted); the shapes preset with the density.",
     ),
 )

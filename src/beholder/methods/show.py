@@ -34,7 +34,7 @@ def cells(row: Method) -> tuple[str, ...]:
 def _table(rows: list[Method]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in COLUMNS:
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "method")
     for row in rows:
         table.add_row(*cells(row))
     return table

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beholder.config import GuidanceConfig, PolicyConfig
@@ -22,11 +23,14 @@ from beholder.errors import InputError
 from beholder.policies.family import Family
 from beholder.policies.sd import SDFamily
 from beholder.policies.sd3 import SD3Family
+from beholder.policies.vae import encode_images
 from beholder.rollouts.engine import Start, noise_for
 from beholder.rollouts.trajectory import Condition
 
 FAMILIES: tuple[type[Family], ...] = (SD3Family, SDFamily)
 ADAPTER = "default"
+REMEMBERED = 4096
+"""Texts whose conditions are kept; one of SD3.5's takes 4 MB."""
 
 
 class Policy:
@@ -51,34 +55,45 @@ class Policy:
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def encode(self, prompts: list[str]) -> Condition:
-        """Conditions ``[N, ...]``; each distinct text is encoded once and remembered."""
-        for text in dict.fromkeys(prompts):
-            if text not in self._conditions:
-                # One by one: a text's numbers must not depend on its company, or a resumed run would differ.
-                with torch.no_grad():
-                    self._conditions[text] = self.family.encode([text])
-        return Condition.cat([self._conditions[text] for text in prompts])
+        """Conditions ``[N, ...]``; a distinct text is encoded once and remembered in main memory."""
+        rows = {text: self._condition(text) for text in dict.fromkeys(prompts)}
+        return Condition.cat([rows[text] for text in prompts]).to(self.device)
+
+    def _condition(self, text: str) -> Condition:
+        """One row, on the CPU; the texts used longest ago are forgotten beyond `REMEMBERED`."""
+        found = self._conditions.pop(text, None)
+        if found is None:
+            # One by one: a text's numbers must not depend on its company, or a resumed run would differ.
+            with torch.no_grad():
+                found = self.family.encode([text]).to("cpu")
+        self._conditions[text] = found
+        if len(self._conditions) > REMEMBERED:
+            self._conditions.pop(next(iter(self._conditions)))
+        return found
 
     def start(
         self,
         prompts: list[str],
         group_N: Tensor,
         seed_N: Tensor,
-        noise_seed_N: Tensor,
+        origin_N: Tensor,
         sigma: float,
         guided: bool,
-        shared_noise: bool = False,
+        clean: Tensor | None = None,
     ) -> Start:
         """Initial states at noise level ``sigma``; ``guided`` adds the unconditional condition.
 
-        ``noise_seed_N`` seeds the starting noise, ``seed_N`` the noise of the steps. With ``shared_noise``, samples of
-        one noise seed (which must have one prompt) share a trunk.
+        ``seed_N`` seeds the noise of the steps, ``origin_N`` the starting noise: samples of one origin (which must have
+        one prompt) are one sample until their draws differ. ``clean`` latents, where given, are noised to ``sigma``
+        instead of starting from noise alone.
         """
-        noise = noise_for(noise_seed_N, self.family.latent_shape(), 0).to(self.device)
-        x = self.family.to_path(noise, torch.full((len(prompts),), sigma, device=self.device))
+        noise = noise_for(origin_N, self.family.latent_shape(), 0).to(self.device)
+        if clean is None:
+            x = self.family.to_path(noise, torch.full((len(prompts),), sigma, device=self.device))
+        else:
+            x = (1 - sigma) * clean + sigma * noise
         unconditional = self.encode([""] * len(prompts)) if guided else None
-        origin_N = noise_seed_N if shared_noise else None
-        return Start(prompts, group_N, seed_N, x, self.encode(prompts), unconditional, origin_N)
+        return Start(prompts, group_N, seed_N, origin_N, x, self.encode(prompts), unconditional)
 
     def velocity(
         self,
@@ -126,6 +141,16 @@ class Policy:
             yield
         finally:
             self.network = network
+
+    def encode_images(self, images: list[Tensor]) -> Tensor:
+        """Clean latents ``[N, C, h, w]`` of images ``[3, H, W]`` in 0..1, resized to the policy's resolution."""
+        factor = self.pipeline.vae_scale_factor
+        size = [side * factor for side in self.family.latent_shape()[-2:]]
+        fitted = [
+            image if list(image.shape[1:]) == size else F.interpolate(image[None], size, mode="area")[0]
+            for image in images
+        ]
+        return encode_images(self.pipeline.vae, torch.stack(fitted).to(self.device))
 
     def keep_reference(self) -> None:
         """Keeps a frozen copy where adapters cannot simply be turned off."""

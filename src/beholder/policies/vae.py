@@ -1,4 +1,4 @@
-"""Latents to images, the same for every latent-diffusion family."""
+"""Latents to images and back, the same for every latent-diffusion family."""
 
 from typing import Any
 
@@ -13,3 +13,10 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     raw = latents.to(vae.dtype) / vae.config.scaling_factor + shift
     images = vae.decode(raw, return_dict=False)[0].float()
     return (images / 2 + 0.5).clamp(0, 1)
+
+
+@torch.no_grad()
+def encode_images(vae: Any, images: Tensor) -> Tensor:
+    """Images ``[N, 3, H, W]`` in 0..1 to float32 latents ``[N, C, h, w]``: the posterior's mean, scaled."""
+    mean = vae.encode((images * 2 - 1).to(vae.device, vae.dtype)).latent_dist.mean.float()
+    return (mean - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor

@@ -73,7 +73,7 @@ class Charts:
 
 def charts_of(runs: Sequence[Run], labels: Sequence[str]) -> Charts:
     """Every quantity that at least one run recorded, over cost and time as far as every run knows them."""
-    axes = tuple(axis for axis in ("calls", "seconds") if all(_x_high([run], axis) > 0 for run in runs))
+    axes = tuple(axis for axis in ("calls", "seconds") if all(x_high([run], axis) > 0 for run in runs))
     axes = axes or ("iterations",)
     quantities = _main_quantities(runs)
     main = {q.title: _chart(q, runs, labels, axes) for q in quantities}
@@ -138,23 +138,23 @@ def _chart(quantity: Quantity, runs: Sequence[Run], labels: Sequence[str], axes:
         series = [s for i, run in enumerate(runs) for s in _series(quantity, run, labels[i], i, axis)]
         if any(y is not None for s in series for _, y in s.points):
             drawn[axis] = line_plot(
-                series, name=quantity.title, x_label=AXES[axis], x_high=_x_high(runs, axis), include=quantity.include
+                series, name=quantity.title, x_label=AXES[axis], x_high=x_high(runs, axis), include=quantity.include
             )
     return Chart(quantity.title, quantity.help, tuple(_ends(quantity, run) for run in runs), drawn) if drawn else None
 
 
 def _series(quantity: Quantity, run: Run, label: str, i: int, axis: str) -> list[Series]:
     """The run's line from its training rows and its dots from its evaluations, as far as it has them."""
-    x_of = _positions(run, axis)
+    x_of = positions(run, axis)
     found: list[Series] = []
     if quantity.trained:
         points = [(x_of(row), quantity.trained(row)) for row in run.training]
         points = [(x, y) for x, y in points if y is not None or not quantity.sparse]
-        found.append(Series(label, [(x, y) for x, y in points if x is not None], i, dots=quantity.sparse))
+        found.append(Series(label, [(x, y) for x, y in points if x is not None], f"run-{i}", dots=quantity.sparse))
     if quantity.evaluated:
         points = [(x_of(row), quantity.evaluated(row)) for row in run.evaluations]
         band = _band(run, quantity.gold, x_of) if quantity.gold else []
-        found.append(Series(label, [(x, y) for x, y in points if x is not None], i, dots=True, band=band))
+        found.append(Series(label, [(x, y) for x, y in points if x is not None], f"run-{i}", dots=True, band=band))
     return [s for s in found if any(y is not None for _, y in s.points)]
 
 
@@ -163,7 +163,7 @@ def _band(run: Run, gold: Gold, x_of: Callable[[Training | Evaluation], Number])
     return [(x, *interval) for x, interval in known if x is not None and interval is not None]
 
 
-def _positions(run: Run, axis: str) -> Callable[[Training | Evaluation], Number]:
+def positions(run: Run, axis: str) -> Callable[[Training | Evaluation], Number]:
     """Where a row lies on an axis; the seconds of an evaluation are those of the last iteration before it."""
 
     def seconds(row: Training | Evaluation) -> Number:
@@ -176,7 +176,7 @@ def _positions(run: Run, axis: str) -> Callable[[Training | Evaluation], Number]
     return seconds if axis == "seconds" else lambda row: row.network_evaluations
 
 
-def _x_high(runs: Sequence[Run], axis: str) -> float:
+def x_high(runs: Sequence[Run], axis: str) -> float:
     """The common end of the axis, so that all charts line up."""
     if axis == "seconds":
         return max((s for run in runs for s in run.seconds.values()), default=0.0)

@@ -74,7 +74,11 @@ def write_report(run: Path, *others: Path, output: Path | None = None) -> Path:
         raise InputError(f"others: {1 + len(others)} runs are too many for one page; give at most {MOST_RUNS}")
     folders = [Path(folder) for folder in (run, *others)]
     html = render([read_run(folder) for folder in folders])
-    output = folders[0] / "report.html" if output is None else Path(output)
+    return write_whole(html, folders[0] / "report.html" if output is None else Path(output))
+
+
+def write_whole(html: str, output: Path) -> Path:
+    """Write the page at once, so that no reader sees a part of it."""
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     part.write_text(html, "utf-8")
@@ -87,7 +91,7 @@ def render(runs: Sequence[Run]) -> str:
     labels = [entry.label for entry in entries]
     galleries, pictures = galleries_of(runs, labels)
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             title=_title(entries),
@@ -109,7 +113,8 @@ def render(runs: Sequence[Run]) -> str:
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this folder and what they may call."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

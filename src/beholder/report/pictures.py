@@ -97,7 +97,7 @@ def galleries_of(runs: Sequence[Run], labels: Sequence[str]) -> tuple[list[Galle
     run has its own.
     """
     drawn = [i for i, run in enumerate(runs) if run.samples and run.samples.grids]
-    shared = len(drawn) > 1 and all(_same_start(runs[drawn[0]].samples, runs[i].samples) for i in drawn[1:])
+    shared = len(drawn) > 1 and all(same_start(runs[drawn[0]].samples, runs[i].samples) for i in drawn[1:])
     pictures: dict[str, str] = {}
     galleries: list[Gallery] = []
     for members in [drawn] if shared else [[i] for i in drawn]:
@@ -151,11 +151,11 @@ def _kept_grids(samples: Samples, budget: int) -> list[Grid]:
 def _frame(run: int, grid: Grid, samples: Samples, gold: Gold, pictures: dict[str, str]) -> Frame:
     css = f"g{run}-{grid.iteration}"
     pictures[css] = _data_uri(grid, samples)
-    marks = tuple(_mark(scores.get(gold.name), gold) for scores in grid.scores) or ("",) * len(samples.prompts)
+    marks = tuple(mark_of(scores.get(gold.name), gold) for scores in grid.scores) or ("",) * len(samples.prompts)
     return Frame(grid.iteration, css, marks)
 
 
-def _mark(score: Number, gold: Gold) -> str:
+def mark_of(score: Number, gold: Gold) -> str:
     if score is None:
         return ""
     return shown(score) if not gold.exact else "right" if score >= 0.5 else "wrong"
@@ -164,19 +164,27 @@ def _mark(score: Number, gold: Gold) -> str:
 def _data_uri(grid: Grid, samples: Samples) -> str:
     """The cells of a grid as WebP: without loss for small cells, else scaled down to twice their size on the page."""
     rows = -(-len(samples.prompts) // samples.columns)
-    data = io.BytesIO()
     with Image.open(grid.path) as opened:
         picture = opened.convert("RGB").crop((0, 0, samples.columns * samples.width, rows * samples.height))
+    return encoded(picture, samples, 2 * SHOWN_LARGE)
+
+
+def encoded(picture: Image.Image, samples: Samples, width: int) -> str:
+    """A picture of whole cells as a data URI; cells that are no pixel art become at most ``width`` wide."""
+    data = io.BytesIO()
     if max(samples.width, samples.height) <= PIXEL_ART:
         picture.save(data, "WEBP", lossless=True, quality=60, method=4)
     else:
-        ratio = min(1.0, 2 * SHOWN_LARGE / samples.width)
-        size = round(samples.width * ratio) * samples.columns, round(samples.height * ratio) * rows
-        picture.resize(size, Image.Resampling.LANCZOS).save(data, "WEBP", quality=80)
+        ratio = min(1.0, width / samples.width)
+        size = tuple(
+            round(cell * ratio) * (whole // cell)
+            for cell, whole in zip((samples.width, samples.height), picture.size, strict=True)
+        )
+        picture.resize((size[0], size[1]), Image.Resampling.LANCZOS).save(data, "WEBP", quality=80)
     return "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def _same_start(one: Samples | None, other: Samples | None) -> bool:
+def same_start(one: Samples | None, other: Samples | None) -> bool:
     if one is None or other is None or one.prompts != other.prompts:
         return False
     if (one.columns, one.height, one.width) != (other.columns, other.height, other.width):

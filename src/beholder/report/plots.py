@@ -1,6 +1,6 @@
 """Small line plots and interval strips as inline SVG; colours come from the page's style sheet by class.
 
-Lengths are SVG user units; ``left``, ``right``, ``top``, ``bottom`` are the edges of the plotting area.
+Lengths are SVG user units; ``LEFT``, ``TOP``, ``Frame.right`` and ``Frame.bottom`` are the edges of the plotting area.
 """
 
 import math
@@ -13,8 +13,8 @@ from beholder.report.reading import Number
 from beholder.report.results import Change
 from beholder.report.words import shown
 
-WIDTH, HEIGHT = 340, 180
-LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 8, 10, HEIGHT - 36
+SIZE = (340, 180)
+LEFT, TOP = 46, 10
 MOST_POINTS, MOST_TITLES, MOST_DOTS = 240, 40, 60
 
 
@@ -24,8 +24,11 @@ class Series:
 
     label: str
     points: list[tuple[float, Number]]
-    run: int = 0
+    css: str = "run-0"
     dots: bool = False
+    line: bool = True
+    hover: bool = True
+    """Whether a line without dots shows its numbers under the pointer."""
     band: list[tuple[float, float, float]] = field(default_factory=list)
 
 
@@ -36,16 +39,31 @@ class Frame:
     x_high: float
     y_low: float
     y_high: float
+    size: tuple[int, int] = SIZE
+
+    @property
+    def right(self) -> int:
+        return self.size[0] - 8
+
+    @property
+    def bottom(self) -> int:
+        return self.size[1] - 36
 
     def x(self, value: float) -> float:
-        return round(LEFT + (RIGHT - LEFT) * value / self.x_high, 1)
+        return round(LEFT + (self.right - LEFT) * value / self.x_high, 1)
 
     def y(self, value: float) -> float:
-        return round(BOTTOM - (BOTTOM - TOP) * (value - self.y_low) / (self.y_high - self.y_low), 1)
+        return round(self.bottom - (self.bottom - TOP) * (value - self.y_low) / (self.y_high - self.y_low), 1)
 
 
 def line_plot(
-    series: Sequence[Series], *, name: str, x_label: str, x_high: float, include: Sequence[float] = ()
+    series: Sequence[Series],
+    *,
+    name: str,
+    x_label: str,
+    x_high: float,
+    include: Sequence[float] = (),
+    size: tuple[int, int] = SIZE,
 ) -> Markup:
     """Lines over a common x axis from 0 to ``x_high``; the y axis covers the values and ``include``."""
     series = [_thinned(s) for s in series]
@@ -53,12 +71,12 @@ def line_plot(
         y for s in series for b in s.band for y in b[1:]
     ]
     ticks_y = nice_ticks(min([*values, *include]), max([*values, *include]))
-    frame = Frame(x_high or 1.0, ticks_y[0], ticks_y[-1])
+    frame = Frame(x_high or 1.0, ticks_y[0], ticks_y[-1], size)
     parts = [_grid(frame, ticks_y), _x_axis(frame, x_label)]
     parts += [_band(frame, s) for s in series if s.band]
-    parts += [_line(frame, s) for s in series]
-    parts += [_dots(frame, s, x_label) for s in series]
-    box = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+    parts += [_line(frame, s) for s in series if s.line]
+    parts += [_dots(frame, s, x_label) for s in series if s.dots or s.hover]
+    box = f'viewBox="0 0 {size[0]} {size[1]}" role="img"'
     return Markup('<svg class="plot" {} aria-label="{}">{}</svg>').format(
         Markup(box), f"{name} over {x_label}", Markup("").join(parts)
     )
@@ -84,7 +102,7 @@ def tick_text(value: float, step: float) -> str:
         return f"{value / 1e6:g}M" if step >= 1e6 else f"{value / 1e3:g}k"
     if step < 1e-3:
         return f"{value:.2g}".replace("e-0", "e-")
-    return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9)) + (f'{step:.1e}'[2] != '0')}f}".replace("-", "−")
+    return f"{value:.{max(0, (f'{step:.1e}'[2] != '0') - math.floor(math.log10(step) + 1e-9))}f}".replace("-", "−")
 
 
 def _thinned(series: Series) -> Series:
@@ -104,9 +122,9 @@ def _averaged(points: list[tuple[float, Number]]) -> tuple[float, Number]:
 def _grid(frame: Frame, ticks: list[float]) -> Markup:
     step = ticks[1] - ticks[0]
     lines = [
-        f'<line class="rule{" zero" if t == 0 else ""}" x1="{LEFT}" x2="{RIGHT}" y1="{frame.y(t)}" y2="{frame.y(t)}"/>'
-        f'<text class="tick" x="{LEFT - 6}" y="{frame.y(t) + 3.5}" text-anchor="end">{tick_text(t, step)}</text>'
-        for t in ticks
+        f'<line class="rule{" zero" if t == 0 else ""}" x1="{LEFT}" x2="{frame.right}" y1="{y}" y2="{y}"/>'
+        f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5}" text-anchor="end">{tick_text(t, step)}</text>'
+        for t, y in ((t, frame.y(t)) for t in ticks)
     ]
     return Markup("".join(lines))
 
@@ -115,12 +133,13 @@ def _x_axis(frame: Frame, label: str) -> Markup:
     ticks = [t for t in nice_ticks(0.0, frame.x_high) if t <= frame.x_high * 1.001]
     step = ticks[1] - ticks[0] if len(ticks) > 1 else frame.x_high
     texts = [
-        f'<line class="rule" x1="{frame.x(t)}" x2="{frame.x(t)}" y1="{BOTTOM}" y2="{BOTTOM + 4}"/>'
-        f'<text class="tick" x="{frame.x(t)}" y="{BOTTOM + 15}" text-anchor="middle">{tick_text(t, step)}</text>'
+        f'<line class="rule" x1="{frame.x(t)}" x2="{frame.x(t)}" y1="{frame.bottom}" y2="{frame.bottom + 4}"/>'
+        f'<text class="tick" x="{frame.x(t)}" y="{frame.bottom + 15}" text-anchor="middle">{tick_text(t, step)}</text>'
         for t in ticks
     ]
     texts.append(
-        f'<text class="tick" x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(label)}</text>'
+        f'<text class="tick" x="{(LEFT + frame.right) / 2}" y="{frame.size[1] - 4}" text-anchor="middle">'
+        f"{escape(label)}</text>"
     )
     return Markup("".join(texts))
 
@@ -128,7 +147,7 @@ def _x_axis(frame: Frame, label: str) -> Markup:
 def _band(frame: Frame, series: Series) -> Markup:
     upper = [f"{frame.x(x)},{frame.y(high)}" for x, _, high in series.band]
     lower = [f"{frame.x(x)},{frame.y(low)}" for x, low, _ in reversed(series.band)]
-    return Markup(f'<polygon class="band run-{series.run}" points="{" ".join(upper + lower)}"/>')
+    return Markup(f'<polygon class="band {series.css}" points="{" ".join(upper + lower)}"/>')
 
 
 def _line(frame: Frame, series: Series) -> Markup:
@@ -138,7 +157,7 @@ def _line(frame: Frame, series: Series) -> Markup:
         if y is not None:  # "h0" gives a point between two gaps its round caps
             steps.append(f"{'L' if pen_down else 'M'}{frame.x(x)} {frame.y(y)}{'' if pen_down else 'h0'}")
         pen_down = y is not None
-    return Markup(f'<path class="line run-{series.run}" d="{"".join(steps)}"/>')
+    return Markup(f'<path class="line {series.css}" d="{"".join(steps)}"/>')
 
 
 def _dots(frame: Frame, series: Series, x_label: str) -> Markup:
@@ -147,7 +166,7 @@ def _dots(frame: Frame, series: Series, x_label: str) -> Markup:
     marked = series.dots and len(known) <= MOST_DOTS
     seen, radius, stride = ("dot", 2.6, 1) if marked else ("target", 6, max(1, math.ceil(len(known) / MOST_TITLES)))
     dots = [
-        f'<circle class="{seen} run-{series.run}" cx="{frame.x(x)}" cy="{frame.y(y)}" r="{radius}">'
+        f'<circle class="{seen} {series.css}" cx="{frame.x(x)}" cy="{frame.y(y)}" r="{radius}">'
         f"<title>{escape(series.label)}: {shown(y)} at {x:,.0f} {escape(x_label)}</title></circle>"
         for x, y in known[::-1][::stride]
     ]

@@ -161,7 +161,7 @@ def _read_timings(path: Path, notes: list[str]) -> dict[int, float]:
     if not path.is_file():
         return {}
     seconds = {
-        _iteration(row, where): _number(row.get("seconds"), f"{where}: seconds") for where, row in _rows(path, notes)
+        _iteration(row, where): as_number(row.get("seconds"), f"{where}: seconds") for where, row in _rows(path, notes)
     }
     return {iteration: value for iteration, value in sorted(seconds.items()) if value is not None}
 
@@ -173,7 +173,7 @@ def _rows(path: Path, notes: list[str]) -> list[tuple[str, Row]]:
     for n, text in lines:
         where = f"{path.name} line {n}"
         try:
-            rows.append((where, _object(json.loads(text), where)))
+            rows.append((where, as_object(json.loads(text), where)))
         except ValueError as error:
             if n != lines[-1][0]:
                 raise InputError(
@@ -189,7 +189,7 @@ def _training(row: Row, where: str) -> Training:
     known = ("event", "iteration", "network_evaluations", "reward", "clip_fraction_per_step")
     return Training(
         iteration=_iteration(row, where),
-        network_evaluations=_number(row.get("network_evaluations"), f"{where}: network_evaluations"),
+        network_evaluations=as_number(row.get("network_evaluations"), f"{where}: network_evaluations"),
         rewards=_numbers(row.get("reward"), f"{where}: reward"),
         clip_per_step=_numbers(row.get("clip_fraction_per_step"), f"{where}: clip_fraction_per_step"),
         numbers={
@@ -199,13 +199,13 @@ def _training(row: Row, where: str) -> Training:
 
 
 def _evaluation(row: Row, where: str) -> Evaluation:
-    n_images = _number(row.get("n_images"), f"{where}: n_images")
+    n_images = as_number(row.get("n_images"), f"{where}: n_images")
     return Evaluation(
         iteration=_iteration(row, where),
-        network_evaluations=_number(row.get("network_evaluations"), f"{where}: network_evaluations"),
+        network_evaluations=as_number(row.get("network_evaluations"), f"{where}: network_evaluations"),
         rewards=_numbers(row.get("rewards"), f"{where}: rewards"),
         per_kind=_numbers(row.get("per_kind"), f"{where}: per_kind"),
-        diversity=_number(row.get("diversity"), f"{where}: diversity"),
+        diversity=as_number(row.get("diversity"), f"{where}: diversity"),
         n_images=None if n_images is None else int(n_images),
         interval=_interval(row.get("interval"), f"{where}: interval"),
     )
@@ -214,11 +214,11 @@ def _evaluation(row: Row, where: str) -> Evaluation:
 def _read_samples(folder: Path, notes: list[str]) -> Samples | None:
     if not (folder / "prompts.json").is_file() or not (folder / "layout.json").is_file():
         return None
-    layout = _json(folder / "layout.json", _object)
+    layout = read_json(folder / "layout.json", as_object)
     columns, height, width = (
-        _whole(layout.get(k), f"{folder / 'layout.json'}: {k}") for k in ("columns", "height", "width")
+        as_whole(layout.get(k), f"{folder / 'layout.json'}: {k}") for k in ("columns", "height", "width")
     )
-    entries = _json(folder / "prompts.json", _objects)
+    entries = read_json(folder / "prompts.json", _objects)
     prompts = tuple(
         SamplePrompt(str(e.get("text", "")), str(e.get("kind") or ""), _seed(e.get("seed"))) for e in entries
     )
@@ -256,7 +256,7 @@ def _read_scores(path: Path, n_prompts: int, notes: list[str]) -> tuple[dict[str
     if not path.is_file():
         return ()
     try:
-        entries = _json(path, _objects)
+        entries = read_json(path, _objects)
     except ValueError:
         notes.append(f"samples/{path.name} cannot be read and was left out: the run was stopped while writing it.")
         return ()
@@ -273,7 +273,7 @@ def _read_findings(path: Path) -> tuple[Finding, ...]:
         return ()
     findings = [
         Finding(str(e.get("check", "")), str(e.get("level", "")), str(e.get("message", "")))
-        for e in _json(path, _objects)
+        for e in read_json(path, _objects)
     ]
     for finding in findings:
         if finding.level not in LEVELS:
@@ -284,38 +284,38 @@ def _read_findings(path: Path) -> tuple[Finding, ...]:
 def _read_summary(path: Path) -> Summary:
     if not path.is_file():
         return Summary()
-    entry = _json(path, _object)
+    entry = read_json(path, as_object)
     diversity = _numbers(entry.get("diversity"), f"{path}: diversity")
     return Summary(
         method=_name(entry.get("method")),
         policy=_name(entry.get("policy")),
         gold_reward=_name(entry.get("gold_reward")),
-        seed=_number(entry.get("seed"), f"{path}: seed"),
-        network_evaluations=_number(entry.get("network_evaluations"), f"{path}: network_evaluations"),
-        seconds=_number(entry.get("seconds"), f"{path}: seconds"),
+        seed=as_number(entry.get("seed"), f"{path}: seed"),
+        network_evaluations=as_number(entry.get("network_evaluations"), f"{path}: network_evaluations"),
+        seconds=as_number(entry.get("seconds"), f"{path}: seconds"),
         base=_endpoint(entry.get("base"), diversity.get("base"), f"{path}: base"),
         aligned=_endpoint(entry.get("aligned"), diversity.get("aligned"), f"{path}: aligned"),
     )
 
 
 def _endpoint(value: object, diversity: Number, where: str) -> Endpoint:
-    entry = {} if value is None else _object(value, where)
+    entry = {} if value is None else as_object(value, where)
     return Endpoint(
-        _number(entry.get("gold"), f"{where}.gold"), _numbers(entry.get("per_kind"), f"{where}.per_kind"), diversity
+        as_number(entry.get("gold"), f"{where}.gold"), _numbers(entry.get("per_kind"), f"{where}.per_kind"), diversity
     )
 
 
 # Values ------------------------------------------------------------------------------------------------------------
 
 
-def _json(path: Path, convert: Callable[[object, str], T]) -> T:
+def read_json(path: Path, convert: Callable[[object, str], T]) -> T:
     try:
         return convert(json.loads(path.read_bytes()), str(path))
     except ValueError as error:
         raise InputError(f"{path}: cannot be read ({error}); write it again or remove it") from error
 
 
-def _object(value: object, where: str) -> Row:
+def as_object(value: object, where: str) -> Row:
     if not isinstance(value, dict):
         raise InputError(f"{where}: {_start(value)} is not an object")
     return {str(k): v for k, v in value.items()}
@@ -324,10 +324,10 @@ def _object(value: object, where: str) -> Row:
 def _objects(value: object, where: str) -> list[Row]:
     if not isinstance(value, list):
         raise InputError(f"{where}: {_start(value)} is not a list")
-    return [_object(v, f"{where} [{i}]") for i, v in enumerate(value)]
+    return [as_object(v, f"{where} [{i}]") for i, v in enumerate(value)]
 
 
-def _number(value: object, where: str) -> Number:
+def as_number(value: object, where: str) -> Number:
     if value is None:
         return None
     if not isinstance(value, int | float):
@@ -336,11 +336,11 @@ def _number(value: object, where: str) -> Number:
 
 
 def _numbers(value: object, where: str) -> dict[str, Number]:
-    entry = {} if value is None else _object(value, where)
-    return {k: _number(v, f"{where}.{k}") for k, v in entry.items()}
+    entry = {} if value is None else as_object(value, where)
+    return {k: as_number(v, f"{where}.{k}") for k, v in entry.items()}
 
 
-def _whole(value: object, where: str) -> int:
+def as_whole(value: object, where: str) -> int:
     if not isinstance(value, int) or value < 1:
         raise InputError(f"{where}: {_start(value)} is not a whole number above 0")
     return value
@@ -358,7 +358,7 @@ def _interval(value: object, where: str) -> tuple[float, float] | None:
         return None
     if not isinstance(value, list) or len(value) != 2:
         raise InputError(f"{where}: {_start(value)} is not a pair [low, high]")
-    low, high = _number(value[0], where), _number(value[1], where)
+    low, high = as_number(value[0], where), as_number(value[1], where)
     return None if low is None or high is None else (low, high)
 
 

@@ -11,7 +11,12 @@ from beholder.report.settings import NOTHING, settings_of
 def method_of(run: Run) -> str | None:
     """The method's title, from the summary or, while the run goes on, from its configuration."""
     name = run.summary.method or settings_of(run.config).get("method")
-    return METHODS[name].title if name in METHODS else name
+    return None if name is None else title_of(name)
+
+
+def title_of(method: str) -> str:
+    """How a method is written, e.g. ``MixGRPO`` for ``mix-grpo``; of one that is not ours its name."""
+    return METHODS[method].title if method in METHODS else method
 
 
 def subject(run: Run) -> str | None:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from beholder.errors import InputError, RunError, nearest
 from beholder.rewards import pixels
+from beholder.rewards.pairwise import judged
 from beholder.rewards.world import shapes_graded, shapes_quality, shapes_reward, shapes_strict
 
-Scorer = Callable[[Tensor, Sequence[str]], Tensor]
+Scorer = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Reward:
     """``(images [N, 3, H, W] float32 in 0..1, prompts) → values [N]``, NaN where it failed."""
     differentiable: bool = False
     """Whether gradients flow from the values to the images: for rows that follow them; policy gradients do not ask."""
+    pairwise: bool = False
+    """Whether ``score`` is a `pairwise.Judge`, whose win rates within a group are the values."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,12 @@ def load_reward(name: str) -> Reward:
         sys.path.pop(0)
     if not callable(scorer):
         raise InputError(f"rewards: {name!r} is a {type(scorer).__name__}, not a callable (images, prompts) -> values")
-    return Reward(name, cast(Scorer, scorer))
+    return own_reward(name, cast(Scorer, scorer))
+
+
+def own_reward(name: str, scorer: Scorer) -> Reward:
+    """A reward of the user's; a function with the attribute ``pairwise = True`` is a judge of pairs."""
+    return Reward(name, scorer, pairwise=bool(getattr(scorer, "pairwise", False)))
 
 
 def load_rewards(names: Sequence[str], scorers: Mapping[str, Scorer] | None = None) -> list[Reward]:
@@ -90,16 +98,21 @@ def load_rewards(names: Sequence[str], scorers: Mapping[str, Scorer] | None = No
     scorers = scorers or {}
     if not names:
         raise InputError("rewards: none given; name one, e.g. --rewards shapes 1.0 or --rewards mymodule:score 1.0")
-    return [Reward(name, scorers[name]) if name in scorers else load_reward(name) for name in names]
+    return [own_reward(name, scorers[name]) if name in scorers else load_reward(name) for name in names]
 
 
-def score(images: Tensor, prompts: Sequence[str], rewards: Sequence[Reward]) -> RewardTable:
-    """The table of every reward on every image; InputError when a reward answers in the wrong shape."""
+def score(
+    images: Tensor, prompts: Sequence[str], rewards: Sequence[Reward], group_N: Tensor | None = None
+) -> RewardTable:
+    """The table of every reward on every image; InputError when a reward answers in the wrong shape.
+
+    ``group_N`` says which images judges of pairs compare.
+    """
     if len(images) != len(prompts):
         raise InputError(f"score: {len(images)} images but {len(prompts)} prompts; give one prompt per image")
     columns = []
     for reward in rewards:
-        values = _values(reward, images, prompts)
+        values = _values(reward, images, prompts, group_N)
         if values.shape != (len(images),):
             raise InputError(
                 f"rewards: {reward.name!r} returned shape {tuple(values.shape)}, expected ({len(images)},)"
@@ -108,9 +121,13 @@ def score(images: Tensor, prompts: Sequence[str], rewards: Sequence[Reward]) -> 
     return RewardTable(torch.stack(columns, 1), tuple(reward.name for reward in rewards))
 
 
-def _values(reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
+def _values(reward: Reward, images: Tensor, prompts: Sequence[str], group_N: Tensor | None) -> Tensor:
     """What the reward answers; RunError naming it when it raises or answers with something else than numbers."""
+    if reward.pairwise and group_N is None:
+        raise InputError(f"rewards: {reward.name!r} compares images of one prompt; it cannot score single ones")
     try:
+        if reward.pairwise and group_N is not None:
+            return judged(reward.score, images, prompts, group_N)
         return torch.as_tensor(reward.score(images, prompts)).to(torch.float32).cpu()
     except (InputError, RunError):
         raise

@@ -3,7 +3,7 @@
 It also scores stored decisions again (`replay`), which is how a policy gradient sees them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -11,9 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beholder.config import GuidanceConfig, KernelConfig
-from beholder.rollouts.kernels import Transition, euler_step, transition
-from beholder.rollouts.plans import StepPlan
+from beholder.config import GuidanceConfig, RolloutConfig
+from beholder.rollouts.kernels import (
+    Transition,
+    denoising_evidence,
+    euler_step,
+    per_sample,
+    sum_dims,
+    transition,
+)
+from beholder.rollouts.plans import ODE, StepPlan
+from beholder.rollouts.solvers import Solver
 from beholder.rollouts.trajectory import Condition, Decisions, Trajectory, first_of_each
 
 
@@ -37,11 +45,23 @@ class Start:
     prompts: list[str]
     group_N: Tensor
     seed_N: Tensor
+    """int64: seed of the step noise."""
+    origin_N: Tensor
+    """int64: samples with the same number start from the same noise and prompt."""
     x_Nx: Tensor
     condition: Condition
     unconditional: Condition | None
-    origin_N: Tensor | None = None
-    """int64: samples with the same number start from the same noise and prompt; None means all differ."""
+
+    def select(self, row_O: Tensor) -> "Start":
+        return Start(
+            prompts=[self.prompts[i] for i in row_O.tolist()],
+            group_N=self.group_N[row_O],
+            seed_N=self.seed_N[row_O],
+            origin_N=self.origin_N[row_O],
+            x_Nx=self.x_Nx[row_O],
+            condition=self.condition.select(row_O),
+            unconditional=None if self.unconditional is None else self.unconditional.select(row_O),
+        )
 
 
 def noise_for(seed_N: Tensor, shape: tuple[int, ...], stream: int) -> Tensor:
@@ -61,94 +81,142 @@ def rollout(
     start: Start,
     sigmas_T1: Tensor,
     plan: StepPlan,
-    kernel: KernelConfig,
-    guidance: GuidanceConfig,
+    config: RolloutConfig,
+    keep_means: bool = False,
+    keep_clean: bool = False,
 ) -> Trajectory:
-    """Draws ``len(start.prompts)`` samples along ``sigmas_T1`` (descending, ``[T+1]``).
+    """Draws ``len(plan)`` samples along ``sigmas_T1`` (descending, ``[T+1]``).
 
-    Stochastic steps of the plan use ``kernel``, the others the ODE. The step noise is a function of the sample's
-    seed and the step. Trained decisions are stored in float32 with their log-density. Samples of one origin are one
-    sample up to and including the network call of the first stochastic step, and are drawn as one (the trunk).
+    Stochastic steps of the plan use ``config.kernel``, the others the ODE. Samples that came from one start by the same
+    draws are one node: one network call, one draw. The step noise is a function of the seed of a node's first sample
+    and the step. Trained decisions are stored in float32 with their log-density.
     """
-    n, k = plan.trained_NK.shape
-    device, trained, steps = start.x_Nx.device, plan.trained_NK.to(start.x_Nx.device), len(sigmas_T1) - 1
-    state_NKx = start.x_Nx.new_zeros(n, k, *start.x_Nx.shape[1:], dtype=torch.float32)
-    next_NKx = torch.zeros_like(state_NKx)
-    logp_NK, std_NK = state_NKx.new_zeros(n, k), state_NKx.new_zeros(n, k)
-    origin_N = torch.arange(n) if start.origin_N is None else start.origin_N
-    trunk_O, member_N = first_of_each(origin_N)
-    fans_out = int(plan.stochastic_T.int().argmax()) if bool(plan.stochastic_T.any()) else steps - 1
-    x, now = start.x_Nx.float()[trunk_O], select(start, trunk_O)
-    evaluations = 0
+    device, steps = start.x_Nx.device, len(sigmas_T1) - 1
+    draw_NT, trained_NT = plan.draw_NT.to(device), plan.trained_NT.to(device)
+    span = int(draw_NT.max()) + 2
+    row_U, node_N = first_of_each(start.origin_N.to(device))
+    now, x = start.select(row_U), start.x_Nx.float()[row_U]
+    solver = Solver(config.tail_solver, draw_NT != ODE)
+    decision_NT = torch.full_like(draw_NT, -1)
+    kept: list[Decisions] = []
+    before = clean = x
+    cleans: list[Tensor] = []
+    evaluations = states = count = 0
     for step in range(steps):
         here, there = (sigmas_T1[i].to(device, torch.float32).expand(len(x)) for i in (step, step + 1))
-        v = policy.velocity(x, here, now.condition, now.unconditional, guidance)
+        v = policy.velocity(x, here, now.condition, now.unconditional, config.guidance)
         evaluations += len(x) * (1 if now.unconditional is None else 2)
-        if step == fans_out:
-            x, v, now, here, there = x[member_N], v[member_N], start, here[:1].expand(n), there[:1].expand(n)
-        if not plan.stochastic_T[step]:
-            x = euler_step(x, v, here, there)
-            continue
-        move = transition(kernel, x, v, here, there)
-        x_next = move.sample(noise_for(start.seed_N, tuple(x.shape[1:]), step + 1).to(device))
-        rows, columns = (trained == step).nonzero(as_tuple=True)
-        if len(rows):
-            state_NKx[rows, columns], next_NKx[rows, columns] = x[rows], x_next[rows]
-            logp_NK[rows, columns] = move.log_prob_sum(x_next)[rows].float()
-            std_NK[rows, columns] = move.std[rows].float()
-        x = x_next
-    sigmas = sigmas_T1.to(device, torch.float32)
+        clean = x - per_sample(here, x) * v
+        if kept and step:
+            _note_change(kept, step - 1, decision_NT, node_N, clean, before)
+        if keep_clean:
+            cleans.append(clean[node_N])
+        draw_N = draw_NT[:, step]
+        row_C, child_N = first_of_each(node_N * span + draw_N - ODE)
+        parent_C, stochastic_C = node_N[row_C], draw_N[row_C] != ODE
+        x_next = solver.step(x, v, clean, here, there, parent_C, step)
+        if bool(stochastic_C.any()):
+            at = parent_C[stochastic_C]
+            move = transition(config.kernel, x[at], v[at], here[at], there[at])
+            noise = noise_for(start.seed_N[row_C[stochastic_C].cpu()], tuple(x.shape[1:]), step + 1).to(device)
+            x_next[stochastic_C] = move.sample(noise)
+            trained_C = torch.zeros_like(stochastic_C)
+            trained_C[child_N[trained_NT[:, step]]] = True
+            if bool(trained_C.any()):
+                mine = trained_C[stochastic_C]
+                number_C = torch.full_like(row_C, -1)
+                number_C[trained_C] = torch.arange(count, count + int(trained_C.sum()), device=device)
+                decision_NT[:, step] = torch.where(trained_NT[:, step], number_C[child_N], -1)
+                count += int(trained_C.sum())
+                at, chosen, taken = at[mine], move.select(mine), x_next[trained_C]
+                kept.append(
+                    Decisions(
+                        step_M=torch.full_like(at, step),
+                        sigma_M=here[at],
+                        sigma_next_M=there[at],
+                        state_Mx=x[at],
+                        next_Mx=taken,
+                        logp_old_M=chosen.log_prob_sum(taken).float(),
+                        mean_old_Mx=chosen.mean if keep_means else taken.new_zeros(len(at), 0),
+                        std_M=chosen.std.float(),
+                        change_M=torch.zeros_like(here[at]),
+                        state_id_M=states + at,
+                        sample_M=row_C[trained_C],
+                    )
+                )
+        states += len(x)
+        before = clean[parent_C]
+        if len(row_C) != len(row_U):  # nodes only ever split, so the same number of them are the same ones
+            now = start.select(row_C)
+        x, row_U, node_N = x_next, row_C, child_N
+    _note_change(kept, steps - 1, decision_NT, node_N, x, before)
     return Trajectory(
         prompts=start.prompts,
         group_N=start.group_N,
+        start_N=plan.start_N,
+        probe_N=plan.probe_N,
         seed_N=start.seed_N,
-        origin_N=member_N,
-        step_NK=trained,
-        sigma_NK=sigmas[trained],
-        sigma_next_NK=sigmas[trained + 1],
-        state_NKx=state_NKx,
-        next_NKx=next_NKx,
-        logp_old_NK=logp_NK,
-        std_NK=std_NK,
-        final_Nx=x,
+        decisions=_joined(kept) if kept else no_decisions(x),
+        decision_NT=decision_NT,
+        final_Nx=x[node_N],
+        clean_NTx=torch.stack(cleans, 1) if keep_clean else x.new_zeros(len(plan), 0),
         condition=start.condition,
         unconditional=start.unconditional,
-        kernel=kernel,
-        guidance=guidance,
-        fans_out=fans_out,
+        kernel=config.kernel,
+        guidance=config.guidance,
+        forward=None,
         network_evaluations=evaluations,
     )
 
 
-def select(start: Start, row_O: Tensor) -> Start:
-    """The starts of the rows ``row_O``."""
-    return Start(
-        prompts=[start.prompts[i] for i in row_O.tolist()],
-        group_N=start.group_N[row_O],
-        seed_N=start.seed_N[row_O],
-        x_Nx=start.x_Nx[row_O],
-        condition=start.condition.select(row_O),
-        unconditional=None if start.unconditional is None else start.unconditional.select(row_O),
-    )
+def no_decisions(x: Tensor) -> Decisions:
+    """For samples that are drawn by the ODE alone."""
+    number, state, index = x.new_zeros(0), x[:0], torch.zeros(0, dtype=torch.int64, device=x.device)
+    return Decisions(index, number, number, state, state, number, state, number, number, index, index)
+
+
+def _joined(kept: list[Decisions]) -> Decisions:
+    return Decisions(**{name: torch.cat([getattr(d, name) for d in kept]) for name in vars(kept[0])})
+
+
+def _note_change(
+    kept: list[Decisions], step: int, decision_NT: Tensor, node_N: Tensor, clean_U: Tensor, before_U: Tensor
+) -> None:
+    """Writes into the decisions of ``step`` how far they moved the predicted clean latent of the node they led to."""
+    if not kept or int(kept[-1].step_M[0]) != step:
+        return
+    change_U = (sum_dims((clean_U - before_U).square()) / clean_U[0].numel()).sqrt()
+    number_N = decision_NT[:, step]
+    offset = int(number_N[number_N >= 0].min())
+    change_M = kept[-1].change_M.clone()
+    change_M[number_N[number_N >= 0] - offset] = change_U[node_N[number_N >= 0]]
+    kept[-1] = replace(kept[-1], change_M=change_M)
 
 
 @dataclass(frozen=True)
 class Replay:
     """M decisions scored by the present policy."""
 
-    transition: Transition
+    transition: Transition | None
+    """None for forward decisions, which have no transition."""
     velocity: Tensor
     logp_M: Tensor
+    """ψ of each decision."""
 
 
-def replay(policy: VelocityPolicy, decisions: Decisions) -> Replay:
-    """Scores stored decisions under the present policy, with gradient; equal states share one network call."""
+def replay(policy: VelocityPolicy, trajectory: Trajectory, decisions: Decisions) -> Replay:
+    """Scores decisions of a trajectory under the present policy, with gradient; equal states share a network call."""
     d = decisions
     row_U, member_M = first_of_each(d.state_id_M)
-    unconditional = None if d.unconditional is None else d.unconditional.select(row_U)
-    v = policy.velocity(d.state_Mx[row_U], d.sigma_M[row_U], d.condition.select(row_U), unconditional, d.guidance)
+    sample_U = d.sample_M[row_U]
+    unconditional = None if trajectory.unconditional is None else trajectory.unconditional.select(sample_U)
+    condition = trajectory.condition.select(sample_U)
+    v = policy.velocity(d.state_Mx[row_U], d.sigma_M[row_U], condition, unconditional, trajectory.guidance)
     v = v[member_M]
-    move = transition(d.kernel, d.state_Mx, v, d.sigma_M, d.sigma_next_M)
+    if trajectory.forward is not None:
+        error_M = sum_dims((v - d.next_Mx).square()) / trajectory.n_dims
+        return Replay(None, v, denoising_evidence(trajectory.forward.weight, error_M, d.sigma_M) * trajectory.n_dims)
+    move = transition(trajectory.kernel, d.state_Mx, v, d.sigma_M, d.sigma_next_M)
     return Replay(move, v, move.log_prob_sum(d.next_Mx))
 
 

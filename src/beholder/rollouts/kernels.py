@@ -46,6 +46,9 @@ class Transition:
     """s [N]; c = s √|dt|."""
     density_std: Tensor
 
+    def select(self, rows: Tensor) -> "Transition":
+        return Transition(self.mean[rows], self.std[rows], self.diffusion[rows], self.density_std[rows])
+
     def sample(self, noise: Tensor) -> Tensor:
         return self.mean + per_sample(self.std, noise) * noise.to(self.mean.dtype)
 
@@ -102,16 +105,36 @@ def dance_sde(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, level: fl
     return _marginal_preserving(x, v, sigma, sigma_next, torch.full_like(sigma, level))
 
 
-def cps(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, level: float) -> Parts:
-    """Coefficient-preserving sampling (2509.05952): c = σ' sin(aπ/2), mean = (1-σ') x̂0 + √(σ'² - c²) x̂1."""
+def _coefficient_preserving(
+    x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, std: Tensor, kept: Tensor
+) -> Parts:
+    """mean = (1-σ') x̂0 + kept x̂1 with kept = √(σ'² - c²): signal and total noise of the next level for any c ≤ σ'."""
     x0, x1 = x - per_sample(sigma, x) * v, x + per_sample(1 - sigma, x) * v
-    std = sigma_next * math.sin(level * math.pi / 2)
-    kept = sigma_next * math.cos(level * math.pi / 2)  # √(σ'² - c²), without the cancellation
     mean = per_sample(1 - sigma_next, x) * x0 + per_sample(kept, x) * x1
     return mean, std, std / (sigma_next - sigma).abs().sqrt()
 
 
-KERNELS = {"flow_sde": flow_sde, "dance_sde": dance_sde, "cps": cps, "euler": euler}
+def cps(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, level: float) -> Parts:
+    """Coefficient-preserving sampling (2509.05952): c = σ' sin(aπ/2). Level 1 is the LCM step: all noise is new."""
+    angle = level * math.pi / 2  # √(σ'² - c²) = σ' cos, without the cancellation
+    return _coefficient_preserving(x, v, sigma, sigma_next, sigma_next * math.sin(angle), sigma_next * math.cos(angle))
+
+
+def ddim(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor, level: float) -> Parts:
+    """DDIM(η) (2010.02502, eq. 12, 16) seen on the straight path; η = 1 is the ancestral DDPM step, η = 0 the ODE.
+
+    A variance-preserving diffusion at ᾱ is this path scaled: x̃ = x / n, n² = (1-σ)² + σ², ᾱ = (1-σ)² / n². Its step
+    has std η √((1-ᾱ')/(1-ᾱ) (1 - ᾱ/ᾱ')), so here c = n' times that: the coefficient-preserving step with another c.
+    """
+    keep, keep_next = (1 - sigma).square(), (1 - sigma_next).square()
+    # n'² (1-ᾱ')/(1-ᾱ) (1 - ᾱ/ᾱ') and what it leaves of σ'², both as sums of positive terms: nothing cancels for η <= 1
+    gap = (sigma - sigma_next) * (sigma * (1 - sigma_next) + sigma_next * (1 - sigma))  # (1-σ')² σ² - (1-σ)² σ'²
+    share = level**2 * (sigma_next / sigma).square() / keep_next.clamp_min(1e-30)
+    kept = ((1 - level**2) * sigma_next.square() + share * keep * sigma_next.square()).clamp_min(0).sqrt()
+    return _coefficient_preserving(x, v, sigma, sigma_next, (share * gap).clamp_min(0).sqrt(), kept)
+
+
+KERNELS = {"flow_sde": flow_sde, "dance_sde": dance_sde, "cps": cps, "ddim": ddim, "euler": euler}
 
 
 def euler_step(x: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
@@ -130,3 +153,20 @@ def trainable_steps(kernel: KernelConfig, sigmas_T1: Tensor) -> Tensor:
     """bool [T]: the transitions with a density (c > 0; CPS's last has none) of at least the kernel's ``min_std``."""
     std_T = stds(kernel, sigmas_T1)
     return (std_T > 0) & (std_T >= kernel.min_std)
+
+
+def denoising_evidence(weight: str, error_M: Tensor, t_M: Tensor) -> Tensor:
+    """Evidence e(ℓ, t) per dimension of a denoising error ℓ = mean_D (v - u)² at noise level t.
+
+    half: -ℓ/2 (Diffusion-DPO 2311.12908 and its family); flow_dpo: -(1-t)² ℓ/2 (Flow-DPO 2501.13918, β_t); uniform,
+    t, t2, huber, ghuber: AWM (2509.25050), the last -((ℓ+δ)^p - δ^p) t/p with p = ¼, δ = 1e-10.
+    """
+    if weight == "half":
+        return -0.5 * error_M
+    if weight == "flow_dpo":
+        return -0.5 * (1 - t_M).square() * error_M
+    if weight == "huber":
+        return -((error_M + 1e-10).sqrt() - 1e-5) * t_M
+    if weight == "ghuber":
+        return -((error_M + 1e-10) ** 0.25 - 1e-10**0.25) * t_M / 0.25
+    return -error_M * {"uniform": torch.ones_like(t_M), "t": t_M, "t2": t_M.square()}[weight]

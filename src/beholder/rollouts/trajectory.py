@@ -1,6 +1,6 @@
 """The record of a rollout: what is needed to score its decisions again, and nothing else.
 
-Shapes: N samples, K trained decisions per sample, M decisions at once; ``x`` stands for the latent's own dimensions.
+Shapes: N samples, M trained decisions, T steps; ``x`` stands for the latent's own dimensions.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from beholder.config import GuidanceConfig, KernelConfig
+from beholder.config import ForwardConfig, GuidanceConfig, KernelConfig
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class Condition:
 
     def select(self, rows: Tensor | slice) -> "Condition":
         return Condition({name: value[rows] for name, value in self.tensors.items()})
+
+    def to(self, device: torch.device | str) -> "Condition":
+        return Condition({name: value.to(device) for name, value in self.tensors.items()})
 
     @staticmethod
     def cat(parts: Sequence["Condition"]) -> "Condition":
@@ -36,7 +39,11 @@ def first_of_each(id_N: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Decisions:
-    """M decisions taken out of a trajectory, ready to be scored again; every tensor is ``[M, ...]``."""
+    """M decisions, ready to be scored again; every tensor is ``[M, ...]``. States are float32.
+
+    Where evidence is from the forward process, ``state`` is a re-noised sample, ``next`` its target velocity and
+    ``mean_old`` the old policy's velocity.
+    """
 
     step_M: Tensor
     sigma_M: Tensor
@@ -44,41 +51,49 @@ class Decisions:
     state_Mx: Tensor
     next_Mx: Tensor
     logp_old_M: Tensor
+    """Log-density of each decision under the policy that took it, summed over dimensions."""
+    mean_old_Mx: Tensor
+    """Mean of the transition it was drawn from; ``[M, 0]`` unless the rollout was asked to keep it."""
     std_M: Tensor
+    change_M: Tensor
+    """Root mean square change of the predicted clean latent x̂0 that the decision brought about."""
     state_id_M: Tensor
     """int64: decisions with the same number were taken in the same state, and share its network call."""
-    condition: Condition
-    unconditional: Condition | None
-    kernel: KernelConfig
-    guidance: GuidanceConfig
+    sample_M: Tensor
+    """int64: the first sample this decision led to."""
+
+    def __len__(self) -> int:
+        return len(self.step_M)
+
+    def select(self, index: Tensor) -> "Decisions":
+        return Decisions(**{f.name: getattr(self, f.name)[index] for f in fields(Decisions)})
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Trained decisions only: memory grows with K, not with the number of steps. States are float32."""
+    """Trained decisions only: memory grows with their number, not with the number of steps."""
 
     prompts: list[str]
     group_N: Tensor
     """int64: index of the sample's prompt in this rollout; samples of one prompt form a group."""
+    start_N: Tensor
+    """int64: the start (initial noise) each sample grew from."""
+    probe_N: Tensor
+    """int64: -1 for a sample, else the step whose state's value it measures."""
     seed_N: Tensor
     """int64: seed of each sample's noise."""
-    origin_N: Tensor
-    """int64, from 0: samples with the same number were drawn as one up to step ``fans_out``."""
-    step_NK: Tensor
-    sigma_NK: Tensor
-    sigma_next_NK: Tensor
-    state_NKx: Tensor
-    next_NKx: Tensor
-    logp_old_NK: Tensor
-    """Log-density of each decision under the policy that took it, summed over dimensions."""
-    std_NK: Tensor
+    decisions: Decisions
+    decision_NT: Tensor
+    """int64: the decision a sample took at each step, -1 where none is trained. Branches share what they share."""
     final_Nx: Tensor
+    clean_NTx: Tensor
+    """Predicted clean latents x̂0 before each step; ``[N, 0]`` unless the rollout was asked to keep them."""
     condition: Condition
     unconditional: Condition | None
     kernel: KernelConfig
     guidance: GuidanceConfig
-    fans_out: int
-    """First stochastic step."""
+    forward: ForwardConfig | None
+    """How the decisions were made from clean samples; None where they are transitions."""
     network_evaluations: int
     """Forward passes of the denoiser, counted per sample and per guidance branch."""
 
@@ -89,37 +104,41 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def decisions(self, row_M: Tensor, column_M: Tensor) -> Decisions:
-        """The decisions ``column_M`` of the samples ``row_M`` (both int64)."""
-        own_M = self.origin_N.max() + 1 + torch.arange(len(row_M), device=row_M.device)
-        at_trunk_M = self.step_NK[row_M, column_M].to(row_M.device) <= self.fans_out
-        return Decisions(
-            state_id_M=torch.where(at_trunk_M, self.origin_N[row_M], own_M),
-            step_M=self.step_NK[row_M, column_M],
-            sigma_M=self.sigma_NK[row_M, column_M],
-            sigma_next_M=self.sigma_next_NK[row_M, column_M],
-            state_Mx=self.state_NKx[row_M, column_M],
-            next_Mx=self.next_NKx[row_M, column_M],
-            logp_old_M=self.logp_old_NK[row_M, column_M],
-            std_M=self.std_NK[row_M, column_M],
-            condition=self.condition.select(row_M),
-            unconditional=None if self.unconditional is None else self.unconditional.select(row_M),
-            kernel=self.kernel,
-            guidance=self.guidance,
+    def with_decisions(self, decisions: Decisions, decision_NT: Tensor, forward: ForwardConfig) -> "Trajectory":
+        """The same samples with forward decisions; each cost a network evaluation, or two with guidance."""
+        cost = len(decisions) * (1 if self.unconditional is None else 2)
+        return replace(
+            self,
+            decisions=decisions,
+            decision_NT=decision_NT,
+            forward=forward,
+            network_evaluations=self.network_evaluations + cost,
         )
 
     @staticmethod
     def cat(parts: Sequence["Trajectory"]) -> "Trajectory":
         """One trajectory of several batches drawn under one plan."""
-        tensors = [f.name for f in fields(Trajectory) if isinstance(getattr(parts[0], f.name), Tensor)]
-        counts = [0, *accumulate(int(p.origin_N.max()) + 1 for p in parts[:-1])]
-        parts = [replace(p, origin_N=p.origin_N + n) for p, n in zip(parts, counts, strict=True)]
+        if len(parts) == 1:
+            return parts[0]
+        samples = [0, *accumulate(len(p) for p in parts[:-1])]
+        counts = [0, *accumulate(len(p.decisions) for p in parts[:-1])]
+        states = [0, *accumulate(int(p.decisions.state_id_M.amax()) + 1 if len(p.decisions) else 0 for p in parts[:-1])]
+        shifted = [
+            replace(p.decisions, state_id_M=p.decisions.state_id_M + s, sample_M=p.decisions.sample_M + n)
+            for p, s, n in zip(parts, states, samples, strict=True)
+        ]
+        decision = [torch.where(p.decision_NT < 0, -1, p.decision_NT + c) for p, c in zip(parts, counts, strict=True)]
         unconditional = [p.unconditional for p in parts if p.unconditional is not None]
+        own = ("group_N", "start_N", "probe_N", "seed_N", "final_Nx", "clean_NTx")
         return replace(
             parts[0],
             prompts=[prompt for p in parts for prompt in p.prompts],
+            decisions=Decisions(
+                **{f.name: torch.cat([getattr(d, f.name) for d in shifted]) for f in fields(Decisions)}
+            ),
+            decision_NT=torch.cat(decision),
             condition=Condition.cat([p.condition for p in parts]),
             unconditional=Condition.cat(unconditional) if unconditional else None,
             network_evaluations=sum(p.network_evaluations for p in parts),
-            **{name: torch.cat([getattr(p, name) for p in parts]) for name in tensors},
+            **{name: torch.cat([getattr(p, name) for p in parts]) for name in own},
         )

@@ -18,8 +18,10 @@ from beholder.evaluation.heldout import SEED, Evaluation, evaluate
 from beholder.policies import Policy, load_policy
 from beholder.prompts import PromptSet, load_prompts
 from beholder.rewards import Reward, Scorer, load_rewards
+from beholder.rollouts.kernels import stds, trainable_steps
 from beholder.training.doctor import examine
-from beholder.training.loop import Learner, iterate, make_learner, restore, state_of, timed
+from beholder.training.learner import Learner, make_learner, restore, state_of
+from beholder.training.loop import iterate, timed
 from beholder.training.run_folder import Progress, RunFolder, no_room_is_said
 from beholder.training.validator import validate
 
@@ -29,7 +31,7 @@ Scorers = Mapping[str, Scorer]
 
 
 def align(config: RunConfig, listener: Listener = lambda row: None, scorers: Scorers | None = None) -> Path:
-    """Runs ``config`` in a new folder ``config.output``; the folder. ``listener`` sees every metrics row.
+    """Runs ``config`` in a new folder ``config.output``; the folder. ``listener`` sees every metrics row, and notes.
 
     ``scorers`` are the functions behind names in ``config.rewards`` or ``config.evaluation.rewards``.
     """
@@ -61,6 +63,11 @@ class Run:
         self.judges: list[Reward] = load_rewards(config.evaluation.rewards, scorers)
         prompts, rewards = load_prompts(config.prompts), load_rewards(list(config.rewards), scorers)
         self.check_prompts(prompts, rewards)
+        if config.rollout.reset.share and prompts.image is None:
+            raise InputError(
+                f"rollout.reset.share: prompts {config.prompts!r} has no images to start from; use shapes:train, or a "
+                '.jsonl file of {"image": path, "prompt": text} lines'
+            )
         policy = load_policy(config.policy, self.accelerator.device, config.seed)
         self.learner: Learner = make_learner(config, policy, prompts, rewards, self.accelerator)
         self.folder = self._open(folder)
@@ -108,9 +115,10 @@ class Run:
 
     def go(self) -> Path:
         loop, progress = self.config.loop, self.learner.progress
+        self._say_what_is_not_trained()
         if self.measured is None:
             self.measure()
-        while progress.iteration < loop.iterations and not self._out_of_time():
+        while progress.iteration < loop.iterations and not self._spent() and not self._out_of_time():
             row, seconds = timed(lambda: iterate(self.learner))
             progress.seconds += seconds
             self._log(row, seconds)
@@ -120,6 +128,22 @@ class Run:
             if progress.iteration % loop.checkpoint_every == 0:
                 self._checkpoint()
         return self._finish()
+
+    def _say_what_is_not_trained(self) -> None:
+        """Once, before anything is drawn: steps the plan may ask for that have no density worth training."""
+        r, sigmas = self.config.rollout, self.learner.policy.schedule(self.config.rollout.steps)
+        left_out = (~trainable_steps(r.kernel, sigmas)).nonzero().flatten().tolist()
+        if left_out and self.main and not r.forward.times:
+            deviations = ", ".join(f"{std:.2g}" for std in stds(r.kernel, sigmas)[left_out].tolist())
+            message = (
+                f"never trained: step {', '.join(map(str, left_out))} of 0..{r.steps - 1}, whose standard deviation "
+                f"({deviations}) is below rollout.kernel.min_std {r.kernel.min_std:g}: its ratio would measure rounding"
+            )
+            self.listener({"event": "note", "message": message})
+
+    def _spent(self) -> bool:
+        budget = self.config.loop.budget
+        return budget is not None and self.learner.progress.network_evaluations >= budget
 
     def _out_of_time(self) -> bool:
         """Whether any process has spent its minutes: clocks differ, and all must stop together."""
@@ -141,18 +165,19 @@ class Run:
 
     def measure(self) -> None:
         """Evaluates the averaged weights on the held-out set; writes the row and the grid."""
+        learner, config = self.learner, self.config
+        with learner.ema.applied(learner.policy.trainable()), unwrapped(learner.policy):
+            result = evaluate(
+                learner.policy,
+                self.heldout,
+                self.judges,
+                config.evaluation,
+                config.rollout.steps,
+                config.rollout.guidance.scale,
+                config.rollout.batch,
+                self.accelerator,
+            )
         if self.main:
-            learner, config = self.learner, self.config
-            with learner.ema.applied(learner.policy.trainable()), unwrapped(learner.policy):
-                result = evaluate(
-                    learner.policy,
-                    self.heldout,
-                    self.judges,
-                    config.evaluation,
-                    config.rollout.steps,
-                    config.rollout.guidance.scale,
-                    config.rollout.batch,
-                )
             progress = learner.progress
             position = {"iteration": progress.iteration, "network_evaluations": progress.network_evaluations}
             self._show(result)  # before the row: a kill in between must not leave an evaluation without its pictures

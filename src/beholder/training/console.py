@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from beholder.config import RunConfig
+from beholder.rollouts.plans import draw_plan, planned_evaluations
 from beholder.training.align import Listener
 
 console = Console(stderr=True)
@@ -25,16 +27,16 @@ def is_first() -> bool:
 def plan_table(config: RunConfig) -> Table:
     """What the settings amount to, before anything is drawn."""
     r, loop, objective = config.rollout, config.loop, config.objective
-    samples = r.prompts * r.group
-    branches = 1 if r.guidance.scale == 1 else 2
-    most = "at most " if r.shared_noise else ""  # samples of one noise share the steps before the first stochastic one
+    sigmas = torch.linspace(1, 0, r.steps + 1)  # the model's own are not known yet; only their number matters here
+    plan = draw_plan(r, torch.ones(r.steps, dtype=torch.bool), r.prompts, 0, torch.Generator().manual_seed(0))
+    samples, evaluations = len(plan), planned_evaluations(plan, sigmas, r)
     rows = {
         "method": config.method,
         "policy": f"{config.policy.model}, {config.policy.training}",
         "rewards": ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.items()),
-        "samples per iteration": f"{r.prompts} prompts x {r.group} = {samples}",
-        "network evaluations": f"{most}{samples * r.steps * branches:,} per iteration, {r.steps} steps each",
-        "optimiser steps per iteration": f"{loop.updates} of {samples // loop.updates} samples",
+        "samples per iteration": f"{r.prompts} prompts x {samples // r.prompts} = {samples}",
+        "network evaluations": f"about {evaluations:,} per iteration, {r.steps} steps each",
+        "optimiser steps per iteration": f"{loop.updates * loop.epochs} of {samples // loop.updates} samples",
         "trust region": f"-{objective.clip_low:g} / +{objective.clip_high:g}, {objective.trust_region}",
         "KL to the reference": f"{config.kl.beta:g} x {config.kl.form}" if config.kl.beta else "none",
         "iterations": str(loop.iterations) + (f", at most {loop.minutes:g} min" if loop.minutes else ""),
@@ -47,7 +49,9 @@ def plan_table(config: RunConfig) -> Table:
 
 
 def describe(row: dict[str, Any]) -> str:
-    """One line for a metrics row."""
+    """One line for a metrics row, or for a note."""
+    if row["event"] == "note":
+        return row["message"]
     if row["event"] == "evaluation":
         rewards = "  ".join(f"{name} {value:.3f}" for name, value in row["rewards"].items())
         return f"iteration {row['iteration']:4d}  held-out {rewards}  diversity {row['diversity']:.3f}"
@@ -73,7 +77,7 @@ def progress(config: RunConfig) -> Iterator[Listener]:
         task = bar.add_task(config.method, total=config.loop.iterations)
 
         def listener(row: dict[str, Any]) -> None:
-            if row["event"] == "evaluation":
+            if row["event"] != "train":
                 bar.console.print(describe(row), highlight=False)
             else:
                 bar.update(task, completed=row["iteration"], description=_short(row))
@@ -86,7 +90,7 @@ def _short(row: dict[str, Any]) -> str:
 
 
 def _plain(row: dict[str, Any]) -> None:
-    if row["event"] == "evaluation" or row["iteration"] % 10 == 0:
+    if row["event"] != "train" or row["iteration"] % 10 == 0:
         print(describe(row), file=sys.stderr, flush=True)
 
 

@@ -10,7 +10,7 @@ from beholder.errors import InputError
 from beholder.methods import find_method
 from beholder.report import write_report
 from beholder.training.align import align, read_summary
-from beholder.training.console import console, outcome_table, plan_table, progress
+from beholder.training.console import console, outcome_table, plan_table, print_findings, progress
 from beholder.training.validator import validate
 
 METHOD = "flow-grpo-fast"
@@ -52,6 +52,7 @@ def _run(config: RunConfig) -> None:
     with progress(config) as listener:
         folder = align(config, listener)
     console.print(outcome_table(read_summary(folder)))
+    print_findings(json.loads((folder / "findings.json").read_text(encoding="utf-8")))
 
 
 def _clear(output: Path) -> None:

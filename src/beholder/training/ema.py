@@ -10,7 +10,7 @@ from beholder.config import EMAConfig
 
 
 class EMA:
-    """θ̄ ← d θ̄ + (1-d) θ with d = min(decay, (1+k)/(10+k)) at the k-th update, which warms the average up."""
+    """θ̄ ← d θ̄ + (1-d) θ with d = min(decay, (1+k)/(10+k)), or min(decay, rise · (k - delay)), at the k-th update."""
 
     def __init__(self, config: EMAConfig, parameters: Mapping[str, nn.Parameter]) -> None:
         self.config, self.updates = config, 0
@@ -23,7 +23,8 @@ class EMA:
         """Called after every optimiser step; averages at every ``config.every``-th."""
         if not self.shadow or optimiser_step % self.config.every:
             return
-        decay = min(self.config.decay, (1 + self.updates) / (10 + self.updates))
+        k, c = self.updates, self.config
+        decay = min(c.decay, max(0.0, c.rise * (k - c.delay)) if c.rise else (1 + k) / (10 + k))
         self.updates += 1
         for name, p in parameters.items():
             self.shadow[name].lerp_(p.detach(), 1 - decay)

@@ -7,7 +7,8 @@ from typing import Any
 
 from beholder.config import LoraConfig, RunConfig
 from beholder.errors import InputError
-from beholder.rollouts.plans import window_places
+from beholder.objectives.policy_gradient import NEEDS_FORWARD, NEEDS_MEANS, SCOPES
+from beholder.rollouts.plans import WINDOWS, samples_per_start, window_places
 
 POSITIVE = {
     "rollout.steps": lambda c: c.rollout.steps,
@@ -16,10 +17,23 @@ POSITIVE = {
     "rollout.batch": lambda c: c.rollout.batch,
     "rollout.plan.size": lambda c: c.rollout.plan.size,
     "rollout.plan.every": lambda c: c.rollout.plan.every,
+    "rollout.branch.width": lambda c: c.rollout.branch.width,
+    "rollout.reset.step": lambda c: c.rollout.reset.step,
+    "rollout.probe.samples": lambda c: c.rollout.probe.samples,
     "rollout.guidance.scale": lambda c: c.rollout.guidance.scale,
     "credit.clip": lambda c: c.credit.clip,
+    "credit.history": lambda c: c.credit.history,
+    "credit.history_min": lambda c: c.credit.history_min,
+    "credit.critic.lr": lambda c: c.credit.critic.lr,
+    "credit.critic.width": lambda c: c.credit.critic.width,
+    "credit.critic.steps": lambda c: c.credit.critic.steps,
     "objective.clip_low": lambda c: c.objective.clip_low,
     "objective.clip_high": lambda c: c.objective.clip_high,
+    "objective.temperature": lambda c: c.objective.temperature,
+    "objective.discount": lambda c: c.objective.discount,
+    "kl.horizon": lambda c: c.kl.horizon,
+    "objective.advantage_limit": lambda c: c.objective.advantage_limit,
+    "loop.epochs": lambda c: c.loop.epochs,
     "optimiser.lr": lambda c: c.optimiser.lr,
     "optimiser.max_grad_norm": lambda c: c.optimiser.max_grad_norm,
     "ema.every": lambda c: c.ema.every,
@@ -34,13 +48,23 @@ POSITIVE = {
     "policy.lora.alpha": lambda c: c.policy.lora.alpha,
 }
 NOT_NEGATIVE = {
+    "rollout.forward.times": lambda c: c.rollout.forward.times,
+    "credit.temperature": lambda c: c.credit.temperature,
+    "ema.rise": lambda c: c.ema.rise,
+    "ema.delay": lambda c: c.ema.delay,
     "seed": lambda c: c.seed,
     "kl.beta": lambda c: c.kl.beta,
     "rollout.kernel.level": lambda c: c.rollout.kernel.level,
     "rollout.kernel.min_std": lambda c: c.rollout.kernel.min_std,
     "rollout.plan.start": lambda c: c.rollout.plan.start,
     "rollout.plan.stride": lambda c: c.rollout.plan.stride,
+    "rollout.redraw": lambda c: c.rollout.redraw,
     "credit.eps": lambda c: c.credit.eps,
+    "credit.keep_best": lambda c: c.credit.keep_best,
+    "credit.keep_worst": lambda c: c.credit.keep_worst,
+    "credit.threshold": lambda c: c.credit.threshold,
+    "credit.critic.clip": lambda c: c.credit.critic.clip,
+    "credit.critic.reset_every": lambda c: c.credit.critic.reset_every,
     "credit.ddof": lambda c: c.credit.ddof,
     "optimiser.weight_decay": lambda c: c.optimiser.weight_decay,
     "optimiser.warmup": lambda c: c.optimiser.warmup,
@@ -52,7 +76,10 @@ OPTIONAL_POSITIVE = {
     "policy.resolution": lambda c: c.policy.resolution,
     "policy.max_sequence_length": lambda c: c.policy.max_sequence_length,
     "rollout.plan.stop": lambda c: c.rollout.plan.stop,
+    "kl.target": lambda c: c.kl.target,
     "loop.minutes": lambda c: c.loop.minutes,
+    "loop.budget": lambda c: c.loop.budget,
+    "loop.max_kl": lambda c: c.loop.max_kl,
     "evaluation.steps": lambda c: c.evaluation.steps,
     "evaluation.guidance": lambda c: c.evaluation.guidance,
 }
@@ -60,6 +87,20 @@ BELOW_ONE = {
     "optimiser.beta1": lambda c: c.optimiser.beta1,
     "optimiser.beta2": lambda c: c.optimiser.beta2,
     "ema.decay": lambda c: c.ema.decay,
+    "credit.trim": lambda c: c.credit.trim,
+}
+SHARES = {
+    "rollout.forward.fraction": lambda c: c.rollout.forward.fraction,
+    "rollout.plan.fraction": lambda c: c.rollout.plan.fraction,
+    "rollout.plan.decay": lambda c: c.rollout.plan.decay,
+    "rollout.tail": lambda c: c.rollout.tail,
+    "credit.discount": lambda c: c.credit.discount,
+    "kl.gate": lambda c: c.kl.gate,
+}
+FROM_0_TO_1 = {
+    "rollout.reset.share": lambda c: c.rollout.reset.share,
+    "credit.redistribute": lambda c: c.credit.redistribute,
+    "credit.critic.lam": lambda c: c.credit.critic.lam,
 }
 
 
@@ -102,9 +143,13 @@ def _ranges(config: RunConfig) -> Iterable[str]:
             yield f"{name}: {read(config)} must be greater than 0, or left out"
     for name, read in BELOW_ONE.items():
         if not 0 <= read(config) < 1:
-            yield f"{name}: {read(config)} is not in [0, 1); 0 turns the average off"
-    if not 0 < config.rollout.plan.fraction <= 1:
-        yield f"rollout.plan.fraction: {config.rollout.plan.fraction} is not in (0, 1]"
+            yield f"{name}: {read(config)} is not in [0, 1); 0 turns it off"
+    for name, read in SHARES.items():
+        if not 0 < read(config) <= 1:
+            yield f"{name}: {read(config)} is not in (0, 1]"
+    for name, read in FROM_0_TO_1.items():
+        if not 0 <= read(config) <= 1:
+            yield f"{name}: {read(config)} is not in [0, 1]"
     if not config.rewards:
         yield "rewards: none given; name one, e.g. --rewards shapes 1.0 or --rewards mymodule:score 1.0"
     if not config.evaluation.rewards:
@@ -113,23 +158,34 @@ def _ranges(config: RunConfig) -> Iterable[str]:
 
 def _combinations(config: RunConfig) -> Iterable[str]:
     kernel, rollout, credit = config.rollout.kernel, config.rollout, config.credit
-    if kernel.kind == "euler":
+    if rollout.forward.times:
+        yield from _forward(config)
+    elif kernel.kind == "euler":
         yield (
             "rollout.kernel.kind: 'euler' is deterministic, so its decisions have no density for the policy gradient "
-            "of objective; use flow_sde, dance_sde or cps"
+            "of objective; use flow_sde, dance_sde, cps or ddim"
         )
     elif kernel.level == 0:
         yield f"rollout.kernel.level: 0 makes {kernel.kind} deterministic: no density for objective; use 0.7"
-    if kernel.kind == "cps" and kernel.level > 1:
-        yield f"rollout.kernel.level: cps takes a share in (0, 1], got {kernel.level}; use 0.8"
+    if kernel.kind in ("cps", "ddim") and kernel.level > 1:
+        good = 0.8 if kernel.kind == "cps" else 1
+        yield f"rollout.kernel.level: {kernel.kind} takes a share in (0, 1], got {kernel.level}; use {good}"
     if kernel.log_prob == "unweighted" and kernel.kind != "cps":
         yield f"rollout.kernel.log_prob: 'unweighted' belongs to kernel cps, not {kernel.kind}; use gaussian"
-    if rollout.group == 1 and credit.baseline == "group":
-        yield "rollout.group: a group of 1 has no spread for credit.baseline 'group'; use 2 or more, or baseline none"
-    elif rollout.group == 1 and credit.scale == "group":
+    samples = rollout.group * samples_per_start(rollout, 1)
+    if samples == 1 and credit.baseline in ("group", "leave_one_out"):
+        yield (
+            f"rollout.group: a group of 1 has no spread for credit.baseline '{credit.baseline}'; "
+            "use 2 or more, or baseline none"
+        )
+    elif samples == 1 and credit.scale == "group":
         yield "rollout.group: a group of 1 has no spread for credit.scale 'group'; use 2 or more, or scale batch"
-    elif credit.scale == "group" and credit.ddof >= rollout.group:
-        yield f"credit.ddof: {credit.ddof} leaves nothing of a group of {rollout.group}; use a larger rollout.group"
+    elif credit.scale == "group" and credit.ddof >= samples:
+        yield f"credit.ddof: {credit.ddof} leaves nothing of a group of {samples}; use a larger rollout.group"
+    yield from _branches(config)
+    yield from _credit(config)
+    yield from _objective(config)
+    yield from _kl(config)
     yield from _plan(config)
     if config.policy.adapter is not None and config.policy.lora != LoraConfig():
         yield "policy.lora: policy.adapter brings its own rank, alpha and targets; leave policy.lora out"
@@ -141,15 +197,132 @@ def _plan(config: RunConfig) -> Iterable[str]:
     plan, steps = config.rollout.plan, config.rollout.steps
     if plan.kind in ("prefix", "random") and int(plan.fraction * steps) < 1:
         yield f"rollout.plan.fraction: {plan.fraction} of rollout.steps {steps} is no step; use a larger one"
-    if plan.kind in ("window", "random_window", "moving_window"):
+    if plan.kind == "suffix" and plan.size > steps:
+        yield f"rollout.plan.size: the last {plan.size} of rollout.steps {steps}; use at most {steps}"
+    if plan.pace != "constant" and plan.kind != "moving_window":
+        yield f"rollout.plan.pace: '{plan.pace}' belongs to plan moving_window, not {plan.kind}; use constant"
+    if plan.kind in WINDOWS:
         try:
             window_places(plan, steps)
         except InputError as error:
             yield str(error)
+    if (config.rollout.tail < 1 or config.rollout.tail_solver != "euler") and not (
+        plan.kind in WINDOWS and plan.outside == "ode"
+    ):
+        name = "tail" if config.rollout.tail < 1 else "tail_solver"
+        yield f"rollout.{name}: plan {plan.kind} has no ODE steps after it to change; use a window, or the default"
+
+
+def _branches(config: RunConfig) -> Iterable[str]:
+    r, branch, plan = config.rollout, config.rollout.branch, config.rollout.plan
+    if branch.kind == "tree":
+        if not branch.steps or sorted(set(branch.steps)) != list(branch.steps):
+            yield f"rollout.branch.steps: {branch.steps} is not an increasing list of steps; use e.g. 0 3 6 9"
+        elif branch.steps[0] < 0 or branch.steps[-1] >= r.steps:
+            yield f"rollout.branch.steps: {branch.steps} are not all in 0..{r.steps - 1} (rollout.steps {r.steps})"
+        if plan.kind in WINDOWS and plan.outside == "ode":
+            yield f"rollout.branch.kind: a tree splits stochastic steps, plan {plan.kind} has ODE ones; use outside sde"
+    elif branch.steps:
+        yield f"rollout.branch.steps: belongs to branch tree, not {branch.kind}; leave it out"
+    if branch.kind in ("fan", "spurs") and plan.kind == "random":
+        yield f"rollout.branch.kind: {branch.kind} needs the same trained steps of all samples; use plan prefix or all"
+    if r.probe.kind != "none" and branch.kind != "none":
+        yield f"rollout.probe.kind: {r.probe.kind} measures unbranched samples, not branch {branch.kind}; use none"
+    if (r.probe.kind != "none") != (config.credit.baseline == "probe"):
+        yield (
+            f"credit.baseline: '{config.credit.baseline}' and rollout.probe.kind '{r.probe.kind}' do not go together; "
+            "use baseline probe with probe greedy or vine"
+        )
+    if r.reset.share and (plan.kind in WINDOWS or branch.kind == "tree" or r.reset.step >= r.steps):
+        yield (
+            f"rollout.reset: starting {r.reset.step} steps later needs a plan without windows, no tree and more than "
+            f"{r.reset.step} rollout.steps; use plan prefix or all"
+        )
+    if r.redraw and config.credit.win_rate:
+        yield "rollout.redraw: win rates (credit.win_rate) always differ within a group; use redraw 0"
+
+
+def _credit(config: RunConfig) -> Iterable[str]:
+    c, branch = config.credit, config.rollout.branch.kind
+    if c.peers == "siblings" and branch == "none" and not config.rollout.shared_noise:
+        yield "credit.peers: 'siblings' are branches of one state, but rollout.branch.kind is none; use spurs"
+    if c.threshold and branch == "none":
+        yield "credit.threshold: chooses among the branches of a start, but rollout.branch.kind is none; use fan, or 0"
+    samples = config.rollout.group * samples_per_start(config.rollout, 1)
+    if c.keep_best + c.keep_worst > samples:
+        yield f"credit.keep_best: {c.keep_best} best and {c.keep_worst} worst of {samples} samples; keep fewer"
+    if c.baseline == "critic" and branch != "none":
+        yield f"credit.baseline: 'critic' needs one sample per decision, not branch {branch}; use baseline group"
+    if c.baseline in ("critic", "probe") and c.combine != "rewards":
+        yield f"credit.combine: '{c.combine}' has no meaning for baseline {c.baseline}; use rewards"
+    if c.baseline == "running" and c.peers != "samples":
+        yield f"credit.baseline: 'running' compares samples, not {c.peers}; use peers samples"
+    if c.baseline == "probe" and c.scale not in ("none", "batch"):
+        yield f"credit.scale: '{c.scale}' has no peers with baseline probe; use batch or none"
+    if c.scale == "running" and c.peers != "samples":
+        yield f"credit.scale: 'running' is of samples, not of peers {c.peers}; use group"
+    if c.trim and c.baseline == "leave_one_out":
+        yield "credit.trim: leave_one_out compares with every other sample; use trim 0, or baseline group"
+    if c.win_rate and config.rollout.probe.kind != "none":
+        yield "credit.win_rate: probes (rollout.probe) would take part in the comparison; use win_rate false"
+    if c.dense != "none" and (branch != "none" or c.combine != "rewards" or c.peers != "depth"):
+        yield "credit.dense: step rewards need branch none, credit.combine rewards and credit.peers depth"
+    shaped = c.redistribute > 0 or (c.discount < 1 and c.dense == "none" and c.baseline != "critic")
+    if shaped and (c.peers != "samples" or c.baseline in ("critic", "probe")):
+        name = "redistribute" if c.redistribute else "discount"
+        yield f"credit.{name}: shapes the credit of samples, not of peers {c.peers}, baseline {c.baseline}"
+
+
+def _objective(config: RunConfig) -> Iterable[str]:
+    o, branch, plan = config.objective, config.rollout.branch.kind, config.rollout.plan.kind
+    scope = SCOPES.get(o.kind, "decision")
+    if scope != "decision" and branch != "none":
+        yield f"objective.kind: {o.kind} needs one sample per decision, not branch {branch}; use ppo_clip"
+    if scope == "group" and plan == "random":
+        yield f"objective.kind: {o.kind} compares samples at the same steps, plan random gives each its own; use prefix"
+    if scope == "group" and config.rollout.group < 2:
+        yield f"objective.kind: {o.kind} compares samples of a prompt; use rollout.group 2 or more"
+    if scope == "group" and o.kind != "dgpo" and o.weighting != "uniform":
+        yield f"objective.weighting: '{o.weighting}' weighs decisions, {o.kind} compares samples; use uniform"
+    if o.kind in ("gspo", "list_mle") and config.loop.order == "steps":
+        yield f"loop.order: 'steps' takes {o.kind}'s samples apart; use samples"
+    if o.kind in NEEDS_FORWARD and not config.rollout.forward.times:
+        yield f"objective.kind: {o.kind} works on re-noised clean samples; set rollout.forward.times, e.g. 2"
+    if config.rollout.policy == "ema" and config.ema.decay == 0:
+        yield "rollout.policy: 'ema' needs a running average; set ema.decay, e.g. 0.5"
+    if config.credit.weights != "advantage" and config.credit.combine == "losses":
+        yield f"credit.weights: '{config.credit.weights}' is one weight per sample; use credit.combine rewards"
+    if o.anchor == "reference" and o.kind in NEEDS_MEANS:
+        yield f"objective.anchor: {o.kind} compares with the policy that drew the samples; use old"
+
+
+def _forward(config: RunConfig) -> Iterable[str]:
+    r, kind = config.rollout, config.objective.kind
+    if kind in NEEDS_MEANS or config.loop.max_kl is not None:
+        name = f"objective.kind: {kind}" if kind in NEEDS_MEANS else "loop.max_kl"
+        yield f"{name} measures transitions, but rollout.forward.times re-noises clean samples; use 0 times"
+    if config.kl.beta > 0 and config.kl.form not in ("velocity", "k2", "k3"):
+        yield f"kl.form: '{config.kl.form}' needs transitions, but rollout.forward.times has none; use velocity"
+    if r.branch.kind != "none" or r.probe.kind != "none" or config.credit.dense != "none" or config.credit.redistribute:
+        yield "rollout.forward.times: clean samples have no path to branch, probe or redistribute along; use 0 times"
+
+
+def _kl(config: RunConfig) -> Iterable[str]:
+    kl = config.kl
+    if kl.reference == "ema" and config.ema.decay == 0:
+        yield "kl.reference: 'ema' needs a running average; set ema.decay, e.g. 0.9"
+    if kl.place == "reward" and (kl.beta == 0 or config.credit.combine != "rewards"):
+        yield "kl.place: 'reward' needs kl.beta above 0 and credit.combine rewards; use loss otherwise"
+    if kl.target is not None and kl.beta == 0:
+        yield "kl.target: there is no kl.beta to adapt; set it above 0"
+    if kl.gate < 1 and (len(config.rewards) < 2 or kl.beta == 0):
+        yield "kl.gate: needs kl.beta above 0 and at least two rewards (weight 0 for those that only judge the first)"
 
 
 def _shares(config: RunConfig, processes: int) -> Iterable[str]:
     samples = config.rollout.prompts * config.rollout.group // processes
+    if SCOPES.get(config.objective.kind) == "group":
+        samples = config.rollout.prompts // processes
     if config.loop.updates > samples:
         yield (
             f"loop.updates: {config.loop.updates} updates share the {samples} samples of a process "

@@ -9,7 +9,7 @@ TEXT_TOKENS = 9
 """Length every prompt is padded or cut to: start, at most seven words, end."""
 ABSENT_TOKENS = 1
 """Zero tokens in place of the absent T5 encoder (the pipeline's ``max_sequence_length``)."""
-TEXT_WIDTH = 64
+TEXT_WIDTH = 48
 LATENT_CHANNELS = 4
 
 

@@ -19,8 +19,8 @@ NUMBERS = {"two": 2, "three": 3, "four": 4}
 PLURALS = {"circle": "circles", "square": "squares", "triangle": "triangles", "cross": "crosses"}
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-SPLIT_SALT = "1504"
-"""Chosen so that every word keeps training prompts in every kind and held-out colours all differ."""
+SPLIT_SALT = "13511"
+"""Chosen so that the held-out prompts of a kind vary, and every word keeps training prompts in every kind."""
 MIN_OFFSET = 3.0
 """Centres must differ by this many pixels along a relation's axis for the relation to hold."""
 
@@ -62,7 +62,7 @@ def make_prompt(kind: str, wanted: tuple[Wanted, ...], relation: str | None = No
     """The prompt with its text, e.g. ``a red circle and a blue square``."""
     if kind == "counting":
         number = {n: word for word, n in NUMBERS.items()}[len(wanted)]
-        text = f"{number} {PLURALS[wanted[0].shape]}"
+        text = " ".join(word for word in (number, wanted[0].colour, PLURALS[wanted[0].shape]) if word)
     else:
         text = f" {relation or 'and'} ".join(_name(w) for w in wanted)
     return Prompt(text, kind, wanted, relation)
@@ -74,7 +74,9 @@ def all_prompts() -> tuple[Prompt, ...]:
     pairs = list(permutations(SHAPES, 2))
     prompts = [make_prompt("single", (Wanted(s),)) for s in SHAPES]
     prompts += [make_prompt("two", (Wanted(a), Wanted(b))) for a, b in pairs]
-    prompts += [make_prompt("counting", (Wanted(s),) * n) for s in SHAPES for n in NUMBERS.values()]
+    prompts += [
+        make_prompt("counting", (Wanted(s, c),) * n) for s in SHAPES for c in (None, *COLOURS) for n in NUMBERS.values()
+    ]
     prompts += [make_prompt("colour", (Wanted(s, c),)) for s in SHAPES for c in COLOURS]
     prompts += [make_prompt("position", (Wanted(a), Wanted(b)), r) for a, b in pairs for r in RELATIONS]
     prompts += [
@@ -115,8 +117,8 @@ def parse(text: str) -> Prompt:
     if prompt is None:
         raise InputError(
             f"prompt: {text!r} is not a text of the shapes world ({', '.join(SHAPES)} in {', '.join(COLOURS)}); it "
-            "knows 'a circle', 'a circle and a square', 'three crosses', 'a red circle', 'a circle left of a square' "
-            "and 'a red circle and a blue square'"
+            "knows 'a circle', 'a circle and a square', 'three crosses', 'three red crosses', 'a red circle', "
+            "'a circle left of a square' and 'a red circle and a blue square'"
         )
     return prompt
 
@@ -158,8 +160,8 @@ def _arranged(prompt: Prompt, layout: list[tuple[float, float, float]]) -> bool:
 def misdescribe(prompt: Prompt, rng: np.random.Generator) -> Prompt:
     """A wrong training caption of the same kind for a training prompt's scene: the errors web captions make.
 
-    Another shape (single, two), number (counting) or colour (colour); the opposite relation (position); the two
-    colours exchanged (attribution).
+    Another shape (single, two), number or colour (counting), colour (colour); the opposite relation (position); the
+    two colours exchanged (attribution).
     """
     if prompt.kind == "position":
         return make_prompt("position", prompt.wanted, OPPOSITE[str(prompt.relation)])
@@ -174,7 +176,9 @@ def _one_apart(other: Prompt, prompt: Prompt) -> bool:
     if other.kind != prompt.kind or other.combination == prompt.combination:
         return False
     if prompt.kind in ("counting", "colour"):
-        return other.wanted[0].shape == prompt.wanted[0].shape
+        a, b = other.wanted[0], prompt.wanted[0]
+        recoloured = len(other.wanted) == len(prompt.wanted) and None not in (a.colour, b.colour)
+        return a.shape == b.shape and (a.colour == b.colour or recoloured)
     if prompt.kind == "two":
         return sum(a == b for a, b in zip(other.wanted, prompt.wanted, strict=True)) == 1
     return True

@@ -1,0 +1,287 @@
+"""Policy gradients on diffusion models: DDPO, DPOK, TDPO, SDPO, Dense Reward View, D3PO.
+
+Their kernel is DDIM's with η = 1. On a flow model the same kernel runs through the signal-to-noise map, so the presets
+for the bundled world use it unchanged.
+"""
+
+from beholder.methods.bases import SD15, SHAPES_DIFFUSION
+from beholder.methods.row import Method, vary
+
+DDPO_SF = Method(
+    name="ddpo-sf",
+    title="DDPO-SF",
+    paper="DDPO, 2305.13301",
+    idea="Denoising as a decision process: the score-function gradient of its likelihood, one update per rollout.",
+    presets={
+        "published": vary(SD15, "ddpo-sf", {"objective.kind": "reinforce", "loop.updates": 1}),
+        "shapes": vary(SHAPES_DIFFUSION, "ddpo-sf", {"objective.kind": "reinforce", "loop.updates": 1}),
+    },
+    differences=("Released code has DDPO-IS only; with one update per rollout its ratio is 1 and the two agree.",),
+)
+DDPO_IS = Method(
+    name="ddpo-is",
+    title="DDPO-IS",
+    paper="DDPO, 2305.13301",
+    idea="DDPO with PPO's clipped importance ratio, so that a rollout serves several updates.",
+    presets={
+        "published": vary(SD15, "ddpo-is", {}),
+        "shapes": vary(
+            SHAPES_DIFFUSION,
+            "ddpo-is",
+            {"credit.baseline": "running", "credit.scale": "running", "credit.eps": 1e-6},
+        ),
+    },
+    differences=(
+        "The paper trains the full network with lr 1e-5, four updates per 256 samples and advantages within ±10; the "
+        "published preset is the released LoRA configuration.",
+    ),
+)
+DPOK = Method(
+    name="dpok",
+    title="DPOK",
+    paper="DPOK, 2305.16381",
+    idea="Raw reward minus a learnt value, a hard clip, and a KL to the pretrained model as part of the loss.",
+    presets={
+        "published": vary(
+            SD15,
+            "dpok",
+            {
+                "rollout.prompts": 10,
+                "rollout.guidance.scale": 7.5,
+                "credit.baseline": "critic",
+                "credit.scale": "none",
+                "credit.clip": 1000.0,
+                "credit.critic.lam": 1.0,
+                "credit.critic.clip": 0.0,
+                "objective.kind": "hard_clip",
+                "kl.beta": 0.001,
+                "kl.form": "velocity",
+                "optimiser.lr": 1e-5,
+                "optimiser.weight_decay": 0.0,
+                "optimiser.max_grad_norm": 0.1,
+                "loop.iterations": 2000,
+                "loop.updates": 5,
+            },
+        ),
+        "shapes": vary(
+            SHAPES_DIFFUSION,
+            "dpok",
+            {
+                "credit.baseline": "critic",
+                "credit.scale": "batch",
+                "credit.critic.lam": 1.0,
+                "credit.critic.lr": 1e-3,
+                "objective.kind": "hard_clip",
+                "kl.beta": 0.01,
+                "kl.form": "exact",
+            },
+        ),
+    },
+    differences=(
+        "The released loss weighs the reward with 10 (one prompt) or 1000 (many) and the KL with 0.01 or 0.1; the loss "
+        "is the same up to that factor, so kl.beta is their quotient.",
+        "Its KL is the squared distance of noise predictions (kl.form velocity); the paper's is the Gaussians' "
+        "(kl.form exact).",
+        "It draws transitions from a buffer of the last 20 trajectories; ours are of the present rollout.",
+    ),
+)
+TDPO = Method(
+    name="tdpo",
+    title="TDPO",
+    paper="TDPO-R, 2402.08552",
+    idea="A temporal critic gives every step its own advantage, and every step its own update.",
+    presets={
+        "published": vary(
+            SD15,
+            "tdpo",
+            {
+                "credit.baseline": "critic",
+                "credit.scale": "none",
+                "credit.whiten": True,
+                "credit.clip": 1000.0,
+                "credit.critic.lam": 1.0,
+                "optimiser.lr": 1e-4,
+                "loop.order": "steps",
+            },
+        ),
+        "shapes": vary(
+            SHAPES_DIFFUSION,
+            "tdpo",
+            {
+                "credit.baseline": "critic",
+                "credit.scale": "none",
+                "credit.whiten": True,
+                "credit.critic.lam": 1.0,
+                "credit.critic.lr": 1e-3,
+                "loop.order": "steps",
+                "loop.updates": 1,
+            },
+        ),
+    },
+    differences=(
+        "Its critic sees the reward model's features of the decoded noisy state; ours sees the latent and the prompt.",
+        "Rewards are standardised per prompt before the critic in the released code; the critic learns raw ones here.",
+    ),
+)
+TDPO_R = Method(
+    name="tdpo-r",
+    title="TDPO-R",
+    paper="TDPO-R, 2402.08552",
+    idea="TDPO that re-initialises the critic's active neurons now and then, against primacy bias.",
+    presets={
+        "published": vary(TDPO.presets["published"], "tdpo-r", {"credit.critic.reset_every": 10}),
+        "shapes": vary(TDPO.presets["shapes"], "tdpo-r", {"credit.critic.reset_every": 10}),
+    },
+    differences=TDPO.differences,
+)
+SDPO = Method(
+    name="sdpo",
+    title="SDPO",
+    paper="SDPO, 2411.11727",
+    idea="Few-step models: dense reward differences between two paths from one noise, regressed step by step.",
+    presets={
+        "published": vary(
+            SD15,
+            "sdpo",
+            {
+                "policy.model": "stabilityai/sd-turbo",
+                "rollout.steps": 4,
+                "rollout.group": 2,
+                "rollout.shared_noise": True,
+                "rollout.guidance.scale": 1.0,
+                "credit.baseline": "group",
+                "credit.scale": "batch",
+                "credit.peers": "depth",
+                "credit.dense": "anchors",
+                "credit.discount": 0.99,
+                "objective.kind": "pair_square",
+                "objective.discount": 0.99,
+                "optimiser.lr": 1e-4,
+                "loop.order": "steps",
+            },
+        ),
+        "shapes": vary(
+            SHAPES_DIFFUSION,
+            "sdpo",
+            {
+                "rollout.prompts": 96,
+                "rollout.group": 4,
+                "rollout.shared_noise": True,
+                "credit.peers": "depth",
+                "credit.dense": "anchors",
+                "credit.discount": 0.99,
+                "objective.kind": "pair_square",
+                "objective.discount": 0.99,
+                "loop.updates": 1,
+                "loop.order": "steps",
+            },
+        ),
+    },
+    differences=(
+        "The regression target is of order 1 and log-ratios of order 1e-4, so it is never reached: the gradient is a "
+        "clipped pairwise policy gradient.",
+        "Returns are compared within this rollout's prompt and step; the released code keeps a buffer of 32 per prompt "
+        "and step.",
+    ),
+)
+DENSE_REWARD = Method(
+    name="dense-reward",
+    title="Dense Reward View",
+    paper="A Dense Reward View, 2402.08265",
+    idea="Plackett-Luce over a prompt's trajectories; early steps count more because they are drawn more often.",
+    presets={
+        "published": vary(
+            SD15,
+            "dense-reward",
+            {
+                "policy.dtype": "bfloat16",
+                "policy.lora.rank": 32,
+                "policy.lora.alpha": 32,
+                "rollout.prompts": 32,
+                "rollout.group": 5,
+                "rollout.guidance.scale": 7.5,
+                "rollout.plan.kind": "geometric",
+                "rollout.plan.size": 1,
+                "rollout.plan.decay": 0.9,
+                "credit.baseline": "group",
+                "credit.scale": "none",
+                "objective.kind": "list_mle",
+                "objective.anchor": "reference",
+                "objective.temperature": 12.5,
+                "objective.clip_low": 5e-4,
+                "objective.clip_high": 5e-4,
+                "optimiser.lr": 2e-5,
+                "optimiser.max_grad_norm": 0.05,
+            },
+        ),
+        "shapes": vary(
+            SHAPES_DIFFUSION,
+            "dense-reward",
+            {
+                "rollout.prompts": 64,
+                "rollout.group": 6,
+                "rollout.plan.kind": "geometric",
+                "rollout.plan.size": 2,
+                "rollout.plan.decay": 0.7,
+                "credit.scale": "none",
+                "objective.kind": "list_mle",
+                "objective.anchor": "reference",
+                "objective.temperature": 10.0,
+                "objective.trust_region": "joint",
+                "objective.clip_low": 20.0,
+                "objective.clip_high": 20.0,
+            },
+        ),
+    },
+    differences=(
+        "Steps are drawn without repetition; the released code draws with it.",
+        "Trajectories are of the present rollout; the released code keeps a buffer that it refills every 2500 updates.",
+    ),
+)
+D3PO = Method(
+    name="d3po",
+    title="D3PO",
+    paper="D3PO, 2311.13231",
+    idea="DPO on every denoising step of a pair of samples, against the pretrained model.",
+    presets={
+        "published": vary(
+            SD15,
+            "d3po",
+            {
+                "rollout.steps": 20,
+                "rollout.prompts": 10,
+                "rollout.group": 2,
+                "rollout.shared_noise": True,
+                "credit.baseline": "group",
+                "credit.scale": "none",
+                "objective.kind": "pair_logistic",
+                "objective.anchor": "reference",
+                "objective.temperature": 0.1,
+                "objective.clip_low": 0.1,
+                "objective.clip_high": 0.1,
+                "optimiser.lr": 3e-5,
+                "loop.iterations": 400,
+            },
+        ),
+        "shapes": vary(
+            SHAPES_DIFFUSION,
+            "d3po",
+            {
+                "rollout.prompts": 96,
+                "rollout.group": 4,
+                "rollout.shared_noise": True,
+                "credit.scale": "none",
+                "objective.kind": "pair_logistic",
+                "objective.anchor": "reference",
+                "objective.temperature": 10.0,
+                "objective.trust_region": "joint",
+                "objective.clip_low": 20.0,
+                "objective.clip_high": 20.0,
+            },
+        ),
+    },
+    differences=(
+        "With β 0.1 and a clip of 0.1 the loss can only lie between 0.683 and 0.703: it looks stuck by construction.",
+        "All pairs of a prompt's samples are compared, as the released code does for human feedback on seven images.",
+    ),
+)

@@ -1,0 +1,223 @@
+"""Methods that need no likelihood of a path: they re-noise clean samples and look at the denoising error."""
+
+from beholder.methods.bases import SD35, SHAPES
+from beholder.methods.row import Method, vary
+
+CFG_FREE = {
+    "rollout.guidance.scale": 1.0,
+    "rollout.forward.times": 10,
+    "kl.form": "velocity",
+}
+SMALL = {
+    "rollout.shared_noise": False,
+    "rollout.forward.times": 2,
+    "rollout.forward.time": "uniform",
+    "kl.form": "velocity",
+    "kl.beta": 0.0,
+    "loop.updates": 1,
+}
+
+NFT = {"objective.kind": "nft", "objective.temperature": 1.0, "rollout.policy": "ema", "loop.updates": 1}
+DIFFUSION_NFT = Method(
+    name="diffusion-nft",
+    title="DiffusionNFT",
+    paper="DiffusionNFT, 2509.16117",
+    idea="Two implicit policies around an old one: pull towards what scored well, push from what scored badly.",
+    presets={
+        "published": vary(
+            SD35,
+            "diffusion-nft",
+            {**CFG_FREE, **NFT, "kl.beta": 1e-4, "ema.decay": 0.5, "ema.rise": 0.001, "ema.every": 1},
+        ),
+        "shapes": vary(
+            SHAPES, "diffusion-nft", {**SMALL, **NFT, "ema.decay": 0.5, "ema.rise": 0.01, "objective.temperature": 1.0}
+        ),
+    },
+    differences=(
+        "Samples are drawn by Euler steps; the released code uses a second-order DPM solver.",
+        "The old policy is the running average, whose decay rises with the updates as in the released schedule 1.",
+    ),
+)
+AWM = Method(
+    name="awm",
+    title="AWM",
+    paper="Advantage Weighted Matching, 2509.25050",
+    idea="The policy gradient on the denoising loss itself: advantages weigh how well samples are matched.",
+    presets={
+        "published": vary(
+            SD35,
+            "awm",
+            {
+                **CFG_FREE,
+                "rollout.steps": 14,
+                "rollout.prompts": 24,
+                "rollout.forward.times": 6,
+                "rollout.forward.fraction": 0.9,
+                "rollout.forward.weight": "ghuber",
+                "credit.clip": 1.0,
+                "objective.clip_low": 0.99,
+                "objective.clip_high": 1.0,
+                "kl.beta": 0.001,
+                "ema.decay": 0.99,
+                "ema.every": 1,
+                "loop.updates": 1,
+            },
+        ),
+        "shapes": vary(
+            SHAPES,
+            "awm",
+            {
+                **SMALL,
+                "rollout.forward.weight": "uniform",
+                "objective.trust_region": "per_dimension",
+                "objective.clip_low": 0.99,
+                "objective.clip_high": 1.0,
+            },
+        ),
+    },
+    differences=("The released sampler is SA-Solver with 14 steps; here Euler.",),
+)
+DGPO = Method(
+    name="dgpo",
+    title="DGPO",
+    paper="DGPO, 2510.08425",
+    idea="DPO for whole groups: advantages split a group in two, and one σ weighs the comparison.",
+    presets={
+        "published": vary(
+            SD35,
+            "dgpo",
+            {
+                **CFG_FREE,
+                "rollout.group": 16,
+                "rollout.forward.times": 4,
+                "rollout.forward.shared": True,
+                "rollout.forward.weight": "uniform",
+                "objective.kind": "dgpo",
+                "objective.anchor": "reference",
+                "objective.temperature": 100.0,
+                "kl.beta": 0.02,
+                "loop.updates": 1,
+            },
+        ),
+        "shapes": vary(
+            SHAPES,
+            "dgpo",
+            {
+                **SMALL,
+                "rollout.forward.shared": True,
+                "rollout.forward.weight": "uniform",
+                "objective.kind": "dgpo",
+                "objective.anchor": "reference",
+                "objective.temperature": 10.0,
+            },
+        ),
+    },
+    differences=("Its KL is to a reference with guidance 4.5; here both have the rollout's guidance.",),
+)
+ONLINE_DPO = Method(
+    name="online-flow-dpo",
+    title="Online Flow-DPO",
+    paper="Flow-DPO (VideoAlign), 2501.13918; Diffusion-DPO, 2311.12908",
+    idea="The best against the worst of a fresh group, on re-noised samples that share noise and time; ties dropped.",
+    presets={
+        "published": vary(
+            SD35,
+            "online-flow-dpo",
+            {
+                **CFG_FREE,
+                "rollout.steps": 40,
+                "rollout.guidance.scale": 4.5,
+                "rollout.forward.times": 39,
+                "rollout.forward.time": "logit_normal",
+                "rollout.forward.shared": True,
+                "credit.scale": "none",
+                "credit.keep_best": 1,
+                "credit.keep_worst": 1,
+                "objective.kind": "dpo",
+                "objective.anchor": "reference",
+                "objective.temperature": 100.0,
+                "kl.beta": 0.0,
+                "loop.updates": 1,
+            },
+        ),
+        "shapes": vary(
+            SHAPES,
+            "online-flow-dpo",
+            {
+                **SMALL,
+                "rollout.forward.shared": True,
+                "credit.scale": "none",
+                "credit.keep_best": 1,
+                "credit.keep_worst": 1,
+                "objective.kind": "dpo",
+                "objective.anchor": "reference",
+                "objective.temperature": 20.0,
+            },
+        ),
+    },
+    differences=(
+        "The released code pairs the first two samples of a group whose rewards all tie; here it is left out.",
+        "Its loss is without guidance though its samples have it; here both have the rollout's.",
+    ),
+)
+RAFT = Method(
+    name="raft",
+    title="RAFT",
+    paper="RAFT, 2304.06767",
+    idea="Fine-tune on the best of each prompt's samples.",
+    presets={
+        "published": vary(
+            SD35,
+            "raft",
+            {
+                **CFG_FREE,
+                "rollout.group": 10,
+                "credit.weights": "one",
+                "credit.keep_best": 1,
+                "objective.kind": "reinforce",
+                "kl.beta": 0.0,
+            },
+        ),
+        "shapes": vary(
+            SHAPES, "raft", {**SMALL, "credit.weights": "one", "credit.keep_best": 1, "objective.kind": "reinforce"}
+        ),
+    },
+    differences=(
+        "The released notebook keeps the best eight over all prompts, which favours easy ones; here per prompt.",
+    ),
+)
+RWR = Method(
+    name="rwr",
+    title="RWR",
+    paper="DDPO's baseline, 2305.13301",
+    idea="Fine-tune on the policy's own samples, weighted by the softmax of their rewards.",
+    presets={
+        "published": vary(
+            SD35,
+            "rwr",
+            {
+                **CFG_FREE,
+                "credit.weights": "softmax",
+                "credit.temperature": 0.2,
+                "credit.clip": 1e6,
+                "objective.kind": "reinforce",
+                "kl.beta": 0.0,
+            },
+        ),
+        "shapes": vary(
+            SHAPES,
+            "rwr",
+            {
+                **SMALL,
+                "credit.weights": "softmax",
+                "credit.temperature": 5.0,
+                "credit.clip": 1e6,
+                "objective.kind": "reinforce",
+            },
+        ),
+    },
+    differences=(
+        "DDPO's code weighs 10240 samples at once and re-encodes decoded images; here an iteration's latents.",
+    ),
+)
+FORWARD = (DIFFUSION_NFT, AWM, DGPO, ONLINE_DPO, RAFT, RWR)

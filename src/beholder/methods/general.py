@@ -1,0 +1,173 @@
+"""Policy-gradient choices of general RLHF over denoising decisions: baselines, ratios, trust regions, credit."""
+
+from beholder.methods.bases import SD35, SHAPES
+from beholder.methods.row import Method, vary
+
+COMMON = {"kl.beta": 0.0}
+SMALL = {**COMMON, "rollout.shared_noise": False}
+
+
+def row(name: str, title: str, paper: str, idea: str, changes: dict, small: dict, *differences: str) -> Method:
+    """A row that is Flow-GRPO's rollout with ``changes``; ``small`` are further ones for the bundled world."""
+    return Method(
+        name=name,
+        title=title,
+        paper=paper,
+        idea=idea,
+        presets={
+            "published": vary(SD35, name, {**COMMON, **changes}),
+            "shapes": vary(SHAPES, name, {**SMALL, **changes, **small}),
+        },
+        differences=("Sizes are Flow-GRPO's: the method was published for language models.", *differences),
+    )
+
+
+GRPO = row(
+    "grpo",
+    "GRPO",
+    "DeepSeekMath, 2402.03300",
+    "Standardise each reward within its prompt's group.",
+    {"credit.scale": "group"},
+    {},
+)
+DR_GRPO = row(
+    "dr-grpo",
+    "Dr. GRPO",
+    "Dr. GRPO, 2503.20783",
+    "GRPO without the division by the standard deviation, which favours prompts of little spread.",
+    {"credit.scale": "none"},
+    {},
+)
+RLOO = row(
+    "rloo",
+    "RLOO",
+    "Back to Basics, 2402.14740",
+    "REINFORCE with the mean of the group's other samples as baseline; the KL is taken off the reward.",
+    {
+        "credit.baseline": "leave_one_out",
+        "credit.scale": "none",
+        "objective.kind": "gspo",
+        "kl.beta": 0.05,
+        "kl.form": "exact",
+        "kl.place": "reward",
+    },
+    {"objective.clip_low": 0.2, "objective.clip_high": 0.2},
+    "One ratio per sample, as in TRL; its clip of 0.2 is of the joint ratio of a text.",
+)
+REMAX = row(
+    "remax",
+    "ReMax",
+    "ReMax, 2310.10505",
+    "REINFORCE with the reward of the greedy sample as baseline: here the ODE's from the same noise.",
+    {
+        "rollout.probe.kind": "greedy",
+        "credit.baseline": "probe",
+        "credit.scale": "none",
+        "objective.kind": "reinforce",
+        "loop.updates": 1,
+    },
+    {"rollout.prompts": 64, "rollout.group": 3},
+)
+REINFORCE_PP = row(
+    "reinforce-pp",
+    "REINFORCE++",
+    "REINFORCE++, 2501.03262",
+    "No baseline of its own: whiten over the whole batch; the KL is taken off the reward.",
+    {
+        "credit.baseline": "none",
+        "credit.scale": "none",
+        "credit.whiten": True,
+        "kl.beta": 0.01,
+        "kl.form": "exact",
+        "kl.place": "reward",
+    },
+    {},
+    "The KL is the exact one of the Gaussian transitions, summed over a sample's decisions, instead of a token's k1.",
+)
+PPO = row(
+    "ppo",
+    "PPO",
+    "PPO, 1707.06347",
+    "A critic on the noisy latents, generalised advantage estimation, several epochs of the clipped ratio.",
+    {
+        "credit.baseline": "critic",
+        "credit.scale": "none",
+        "credit.whiten": True,
+        "credit.critic.lam": 0.95,
+        "kl.beta": 0.05,
+        "kl.form": "exact",
+        "kl.place": "reward",
+        "loop.epochs": 4,
+        "loop.updates": 1,
+    },
+    {"credit.critic.lr": 1e-3, "loop.epochs": 2},
+)
+TRPO = row(
+    "trpo",
+    "TRPO",
+    "TRPO, 1502.05477",
+    "No clip: passes stop at a KL budget, and a line search scales the update back into it.",
+    {
+        "credit.scale": "group",
+        "objective.kind": "ppo_clip",
+        "objective.clip_low": 1.0,
+        "objective.clip_high": 1e6,
+        "loop.max_kl": 0.05,
+        "loop.epochs": 4,
+    },
+    {"objective.trust_region": "per_dimension", "loop.epochs": 2},
+    "The direction is Adam's, not the natural gradient; the budget is the exact KL of a decision in nats.",
+)
+DAPO = row(
+    "dapo",
+    "DAPO",
+    "DAPO, 2503.14476",
+    "A wider clip upwards, groups of equal rewards replaced by other prompts', the mean over all decisions.",
+    {"credit.scale": "group", "objective.clip_low": 1e-4, "objective.clip_high": 1.4e-4, "rollout.redraw": 2},
+    {"objective.clip_low": 0.2, "objective.clip_high": 0.28},
+    "The paper's soft penalty on length has no meaning for a fixed number of steps.",
+)
+GSPO = row(
+    "gspo",
+    "GSPO",
+    "GSPO, 2507.18071",
+    "One importance ratio per sample, of the mean log-ratio of its decisions.",
+    {"credit.scale": "group", "objective.kind": "gspo", "objective.clip_low": 3e-4, "objective.clip_high": 4e-4},
+    {"objective.clip_low": 0.1, "objective.clip_high": 0.13},
+)
+VINEPPO = row(
+    "vineppo",
+    "VinePPO",
+    "VinePPO, 2410.01679",
+    "No critic: fresh continuations from every state estimate its value, and a step earns the change it made.",
+    {
+        "rollout.probe.kind": "vine",
+        "rollout.probe.samples": 9,
+        "credit.baseline": "probe",
+        "credit.scale": "batch",
+        "kl.beta": 1e-4,
+    },
+    {"rollout.probe.samples": 3, "rollout.prompts": 32, "rollout.group": 1, "rollout.plan.fraction": 0.8},
+)
+REDISTRIBUTED = row(
+    "redistributed",
+    "Dense reward for free",
+    "Dense Reward for Free, 2402.00782",
+    "Pay half the reward out along the path, in proportion to how far each step moved the clean prediction.",
+    {"credit.scale": "group", "credit.redistribute": 0.5},
+    {},
+    "The paper's weights are a reward model's attention over tokens; ours are the movement of the predicted clean "
+    "latent, which every policy has.",
+)
+
+DR_PO = row(
+    "dr-po",
+    "DR-PO",
+    "Dataset Reset Policy Optimization, 2404.08495",
+    "Half of the rollouts start from real images noised to a later step: states that good samples pass through.",
+    {"credit.scale": "group", "rollout.reset.share": 0.5, "rollout.reset.step": 3},
+    {"rollout.reset.step": 2},
+    "The prompt source must have images: the bundled world renders them, others are .jsonl files.",
+)
+
+GENERAL = (GRPO, DR_GRPO, RLOO, REMAX, REINFORCE_PP, PPO, TRPO, DAPO, GSPO, VINEPPO, DR_PO, REDISTRIBUTED)

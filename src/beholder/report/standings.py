@@ -1,0 +1,223 @@
+"""A method's numbers over its seeds, how far seeds alone scatter, and which methods are therefore told apart."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist, fmean, median, variance
+
+from beholder.report.gathering import Attempt, Comparison, Entrant
+from beholder.report.reading import Number, Run
+from beholder.report.results import Change
+from beholder.report.words import capital
+
+LEAST_FREEDOM = 3
+"""Fewer degrees of freedom say nothing about the scatter of seeds."""
+GOLD = "The held-out reward at a run's last evaluation, on the same prompts and seeds in every run."
+GAIN = "Its difference from the same run's evaluation before training."
+DIVERSITY = "How much images of one prompt differ; a fall towards 0 is mode collapse."
+DISTANCE = (
+    "Mean squared difference between the velocities of the aligned policy and the base, along the aligned policy's "
+    "own ODE paths on held-out prompts."
+)
+SECONDS = "Median over a run's iterations, on this machine; what one iteration holds differs from method to method."
+STEPS = "Optimiser steps taken within the budget."
+CLIP = "Share of decisions whose ratio left the trust region and whose gradient was cut, mean over the iterations."
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over the seeds of a method that have it."""
+
+    mean: float
+    low: float
+    high: float
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number per run; ``better`` is 1 where more is better, −1 where less is, 0 where neither.
+
+    ``moved``: a policy that stays where it was is best here, so only methods with half of the best gain compete.
+    """
+
+    key: str
+    head: str
+    help: str
+    number: Callable[[Attempt], Number]
+    about: str = ""
+    better: int = 0
+    moved: bool = False
+    rising: bool = False
+    """Sorted from the lowest value."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A method and its numbers by column."""
+
+    entrant: Entrant
+    spreads: dict[str, Spread]
+
+    @property
+    def final(self) -> bool:
+        """Whether the numbers are those of finished runs."""
+        return self.entrant.done > 0
+
+    def mean(self, key: str) -> Number:
+        return self.spreads[key].mean if key in self.spreads else None
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """Standard deviation between seeds of one method, pooled over methods, with its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+    def resolves(self, n: int, m: int) -> float:
+        """The least difference between means of ``n`` and ``m`` seeds beyond a two-sided 5 % t test."""
+        return quantile(self.freedom) * self.deviation * (1 / n + 1 / m) ** 0.5
+
+
+def columns_of(comparison: Comparison) -> list[Column]:
+    """The table's columns in their order, without those of the kinds."""
+    golds = dict.fromkeys(capital(a.result.gold.title) for a in comparison.attempts if a.result)
+    return [
+        Column("gold", next(iter(golds), "Gold"), "last evaluation", _gold, GOLD, 1),
+        Column("gain", "Gain", "over base", _gain, GAIN, 1),
+        Column("diversity", "Diversity", "base → aligned", _diversity, DIVERSITY, 1, moved=True),
+        Column("distance", "Distance", "to the base", lambda a: a.distance, DISTANCE, -1, moved=True, rising=True),
+        Column("seconds", "Seconds", "per iteration", lambda a: _iteration_seconds(a.run), SECONDS, rising=True),
+        Column("steps", "Steps", "of the optimiser", lambda a: _last_number(a.run, "optimiser_steps"), STEPS),
+        Column("clip", "Clipped", "share of ratios", lambda a: _mean_number(a.run, "clip_fraction"), CLIP, rising=True),
+    ]
+
+
+def kind_columns(comparison: Comparison) -> list[Column]:
+    """The accuracy by kind of prompt, for every kind some run has."""
+    kinds = dict.fromkeys(kind for a in comparison.attempts if a.result for kind in a.result.per_kind)
+    return [Column(f"kind {kind}", kind, "", lambda a, kind=kind: _kind(a, kind).after, better=1) for kind in kinds]
+
+
+def standings_of(comparison: Comparison, columns: Sequence[Column]) -> list[Standing]:
+    """A standing per method, the highest gold first, unfinished ones after the finished, the rest in their order."""
+    standings = [
+        Standing(entrant, {c.key: s for c in columns if (s := spread_of(map(c.number, entrant.counted)))})
+        for entrant in comparison.entrants
+    ]
+    return sorted(standings, key=lambda s: (not s.final, -(s.mean("gold") or 0.0) if "gold" in s.spreads else 1.0))
+
+
+def ranks(standings: Sequence[Standing], column: Column) -> dict[str, int]:
+    """Each method's place when sorted by a column; methods without the number come last."""
+    sign = 1 if column.rising else -1
+    known = [s for s in standings if column.key in s.spreads]
+    order = sorted(known, key=lambda s: (not s.final, sign * s.spreads[column.key].mean))
+    order += [s for s in standings if column.key not in s.spreads]
+    return {s.entrant.method: place for place, s in enumerate(order)}
+
+
+def spread_of(values: Iterable[Number]) -> Spread | None:
+    known = tuple(value for value in values if value is not None)
+    return Spread(fmean(known), min(known), max(known), known) if known else None
+
+
+def rise(entrant: Entrant, kind: str) -> Number:
+    """Mean change of a kind's accuracy over the seeds."""
+    spread = spread_of(_kind(attempt, kind).difference for attempt in entrant.counted)
+    return spread.mean if spread else None
+
+
+def base_of(comparison: Comparison, column: Column) -> Spread | None:
+    """What the base had before training, over every run; only gold, diversity and the kinds know it."""
+    found: list[Number] = []
+    for result in (attempt.result for attempt in comparison.attempts if attempt.result):
+        before = {"gold": result.change, "diversity": result.diversity}.get(column.key)
+        change = before or result.per_kind.get(column.head if column.key.startswith("kind ") else "")
+        found.append(change.before if change else None)
+    return spread_of(found)
+
+
+def scatter_of(standings: Sequence[Standing], key: str) -> Scatter | None:
+    """The scatter between seeds, from every finished method with at least two; None where that is too little."""
+    repeated = [s.spreads[key].values for s in standings if s.final and key in s.spreads]
+    repeated = [values for values in repeated if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in repeated)
+    if freedom < LEAST_FREEDOM:
+        return None
+    return Scatter((sum(variance(values) * (len(values) - 1) for values in repeated) / freedom) ** 0.5, freedom)
+
+
+def best(standings: Sequence[Standing], column: Column) -> frozenset[str]:
+    """The method with the best value, and all that their seeds do not tell apart from it; none where that is all."""
+    known = [s for s in standings if s.final and column.key in s.spreads]
+    if column.moved:
+        known = [s for s in known if _moved(s, standings)]
+    if not column.better or not known:
+        return frozenset()
+    scatter = scatter_of(standings, column.key)
+    first = max(known, key=lambda s: column.better * s.spreads[column.key].mean).spreads[column.key]
+    level = [s.entrant.method for s in known if not _apart(first, s.spreads[column.key], scatter)]
+    return frozenset(level if len(level) < len(known) else ())
+
+
+def quantile(freedom: int) -> float:
+    """The 97.5 % point of Student's t, to a percent from 3 degrees of freedom on (Abramowitz & Stegun 26.7.5)."""
+    z, v = NormalDist().inv_cdf(0.975), freedom
+    return (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+    )
+
+
+def _apart(one: Spread, other: Spread, scatter: Scatter | None) -> bool:
+    least = scatter.resolves(len(one.values), len(other.values)) if scatter else 0.0
+    return abs(one.mean - other.mean) > least + 1e-9
+
+
+def _moved(standing: Standing, standings: Sequence[Standing]) -> bool:
+    gains = [gain for s in standings if s.final and (gain := s.mean("gain")) is not None]
+    gain = standing.mean("gain")
+    return gain is not None and gain > 0 and gain >= max(gains) / 2
+
+
+def _kind(attempt: Attempt, kind: str) -> Change:
+    known = attempt.result.per_kind if attempt.result else {}
+    return known.get(kind, Change(None, None))
+
+
+def _gold(attempt: Attempt) -> Number:
+    return attempt.result.change.after if attempt.result else None
+
+
+def _gain(attempt: Attempt) -> Number:
+    return attempt.result.change.difference if attempt.result else None
+
+
+def _diversity(attempt: Attempt) -> Number:
+    return attempt.result.diversity.after if attempt.result else None
+
+
+def _iteration_seconds(run: Run | None) -> Number:
+    """Median over the iterations, from the cumulative seconds."""
+    marks = [(0, 0.0), *(run.seconds.items() if run else ())]
+    steps = [(s - t) / (i - j) for (j, t), (i, s) in pairwise(marks) if i > j]
+    return median(steps) if steps else None
+
+
+def _last_number(run: Run | None, key: str) -> Number:
+    known = _recorded(run, key)
+    return known[-1] if known else None
+
+
+def _mean_number(run: Run | None, key: str) -> Number:
+    known = _recorded(run, key)
+    return fmean(known) if known else None
+
+
+def _recorded(run: Run | None, key: str) -> list[float]:
+    rows = run.training if run else ()
+    return [value for row in rows if (value := row.numbers.get(key)) is not None]

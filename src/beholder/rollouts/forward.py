@@ -1,0 +1,87 @@
+"""Evidence from the forward process: how well the policy denoises its own clean samples, at random noise levels.
+
+x_t = (1-t) x0 + t ε, target u = ε - x0, error ℓ = mean_D (v(x_t, t) - u)². Any sampler may have drawn x0, and nothing
+of its path is kept. A decision is one (sample, t, ε); its evidence ψ = D · e(ℓ, t) stands where a transition's
+log-density stands, so every objective that sees ψ and ψ_old alone works on it.
+"""
+
+import torch
+from torch import Tensor
+
+from beholder.config import ForwardConfig
+from beholder.rollouts.engine import VelocityPolicy, noise_for
+from beholder.rollouts.kernels import denoising_evidence, per_sample, sum_dims
+from beholder.rollouts.trajectory import Decisions, Trajectory
+
+NOISE_STREAM = 1 << 20
+"""Far from the streams of the rollout's steps."""
+
+
+def draw_times(config: ForwardConfig, sigmas_T1: Tensor, key_N: Tensor) -> Tensor:
+    """Noise levels ``[N, J]``, a function of each row's key: equal keys get equal times.
+
+    schedule: the sampler's own levels except the lowest share, in random order and without repetition while they last;
+    uniform: in (0, 1); logit_normal: sigmoid of a standard normal.
+    """
+    normal_NJ = noise_for(key_N, (config.times,), NOISE_STREAM - 1).double()
+    if config.time == "logit_normal":
+        return torch.sigmoid(normal_NJ).float()
+    uniform_NJ = torch.special.ndtr(normal_NJ)
+    if config.time == "uniform":
+        return uniform_NJ.float().clamp(1e-3, 1 - 1e-3)
+    levels = sigmas_T1[: max(1, int((len(sigmas_T1) - 1) * config.fraction))].float()
+    order_NT = noise_for(key_N, (len(levels),), NOISE_STREAM - 2).argsort(1)
+    return levels[order_NT[:, torch.arange(config.times) % len(levels)]]
+
+
+@torch.no_grad()
+def with_forward_decisions(
+    policy: VelocityPolicy, trajectory: Trajectory, config: ForwardConfig, sigmas_T1: Tensor, batch: int
+) -> Trajectory:
+    """The trajectory with ``config.times`` forward decisions per sample in the place of its transitions.
+
+    ``policy`` is the one that drew the samples: its velocities are kept as the old ones.
+    """
+    x0, n, j = trajectory.final_Nx, len(trajectory), config.times
+    key_N = trajectory.seed_N
+    if config.shared:  # one t and one ε per prompt: they cancel between its samples
+        first = {group: i for i, group in reversed(list(enumerate(trajectory.group_N.tolist())))}
+        key_N = key_N[[first[group] for group in trajectory.group_N.tolist()]]
+    t_NJ = draw_times(config, sigmas_T1, key_N).to(x0.device)
+    parts = []
+    for k in range(j):
+        noise = noise_for(key_N, tuple(x0.shape[1:]), NOISE_STREAM + k).to(x0.device)
+        t = t_NJ[:, k]
+        state, target = x0 * per_sample(1 - t, x0) + noise * per_sample(t, x0), noise - x0
+        old = torch.cat(
+            [
+                policy.velocity(
+                    state[i : i + batch],
+                    t[i : i + batch],
+                    trajectory.condition.select(slice(i, i + batch)),
+                    None if trajectory.unconditional is None else trajectory.unconditional.select(slice(i, i + batch)),
+                    trajectory.guidance,
+                )
+                for i in range(0, n, batch)
+            ]
+        )
+        error = sum_dims((old - target).square()) / trajectory.n_dims
+        numbers = torch.arange(n, device=x0.device)
+        parts.append(
+            Decisions(
+                step_M=torch.full_like(numbers, k),
+                sigma_M=t,
+                sigma_next_M=torch.zeros_like(t),
+                state_Mx=state,
+                next_Mx=target,
+                logp_old_M=denoising_evidence(config.weight, error, t) * trajectory.n_dims,
+                mean_old_Mx=old,
+                std_M=torch.ones_like(t),
+                change_M=torch.zeros_like(t),
+                state_id_M=numbers + k * n,
+                sample_M=numbers,
+            )
+        )
+    decisions = Decisions(**{name: torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+    decision_NT = torch.arange(n, device=x0.device)[:, None] + n * torch.arange(j, device=x0.device)
+    return trajectory.with_decisions(decisions, decision_NT, config)

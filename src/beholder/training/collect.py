@@ -1,0 +1,246 @@
+"""Draw, score, credit: the first half of an iteration.
+
+Every random choice is a function of (seed, iteration, prompt, member), so a sample does not depend on how the work is
+sharded. Statistics are taken over all processes' samples, so several small processes learn what one large one would.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from beholder.credit.assign import Scored, assign
+from beholder.credit.critic import state_features
+from beholder.credit.group import group_spread, group_stats
+from beholder.credit.paths import gae
+from beholder.errors import RunError
+from beholder.objectives.policy_gradient import NEEDS_MEANS
+from beholder.objectives.regularisers import gate, transition_kl
+from beholder.rewards import RewardTable, score
+from beholder.rewards.pairwise import win_rates
+from beholder.rollouts.engine import replay, rollout
+from beholder.rollouts.forward import with_forward_decisions
+from beholder.rollouts.kernels import trainable_steps
+from beholder.rollouts.plans import compress_tail, draw_plan, ode_plan
+from beholder.rollouts.trajectory import Trajectory
+from beholder.training.learner import Batch, Learner
+
+
+def sample_seeds(seed: int, iteration: int, group_N: Tensor, member_N: Tensor) -> Tensor:
+    """One seed per sample, distinct over iterations, prompts and members; below 2^62."""
+    base = (seed * 1_000_003 + iteration) % 2**30
+    return (base * 2**16 + group_N) * 2**16 + member_N
+
+
+def collect(learner: Learner) -> Batch:
+    """Draws this process's groups, scores them, and turns all processes' rewards into advantages."""
+    config, accelerator, iteration = learner.config, learner.accelerator, learner.progress.iteration
+    share = config.rollout.prompts // accelerator.num_processes
+    groups = list(range(accelerator.process_index * share, (accelerator.process_index + 1) * share))
+    trajectory = draw(learner, 0, groups)
+    table = scored(learner, trajectory)
+    rewards, groups_E = (
+        learner.everyone(_sample_rewards(learner, table, trajectory)),
+        learner.everyone(trajectory.group_N),
+    )
+    found = group_stats(rewards, groups_E)
+    for number in range(1, config.rollout.redraw + 1):
+        lacking = share - int(_teaching(learner, table, trajectory).sum())
+        if lacking == 0:
+            break
+        again = draw(learner, number, groups[:lacking])
+        more = scored(learner, again)
+        table = replace(table, values_NM=torch.cat([table.values_NM, more.values_NM]))
+        trajectory = Trajectory.cat([trajectory, again])
+    mine, values = learner.mine(len(trajectory)), learner.everyone(table.values_NM)
+    everything = RewardTable(values, table.names)
+    reward_ER, weight_R, kl = combined(learner, everything, trajectory, mine)
+    failed = int(everything.failed_N.sum())
+    if failed == len(values):
+        raise RunError(f"every reward of iteration {iteration} failed ({failed} samples); try the reward with `score`")
+    advantage_MR, extra = credit(learner, trajectory, reward_ER, weight_R, mine)
+    if config.rollout.redraw:
+        _, number_N = trajectory.group_N.unique(return_inverse=True)
+        dull_N = ~_teaching(learner, table, trajectory)[number_N]
+        advantage_MR[dull_N[trajectory.decisions.sample_M.cpu()]] = torch.nan
+    gate_E = gate(values, config.kl.gate)
+    stats = {
+        "reward_std": found.std,
+        "failed_rewards": failed,
+        "groups_without_variance": found.without_variance,
+        **({"kl_of_rollout": kl} if kl is not None else {}),
+        **extra,
+    }
+    return Batch(trajectory, advantage_MR, everything, gate_E[mine], stats)
+
+
+def draw(learner: Learner, number: int, groups: list[int]) -> Trajectory:
+    """The samples of the prompts ``groups`` of drawing ``number``, in batches of ``rollout.batch`` under one plan."""
+    config, policy = learner.config, learner.policy
+    r, iteration = config.rollout, learner.progress.iteration
+    key = [config.seed, iteration, *([number] if number else [])]
+    index_P = learner.prompts.draw(r.prompts, key)
+    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + iteration + number * 2**40) % 2**63)
+    sigmas = policy.schedule(r.steps)
+    trainable, skipped = trainable_steps(r.kernel, sigmas), steps_skipped(learner)
+    trainable[:skipped] = False
+    if r.forward.times:
+        plan = ode_plan(r, r.prompts)
+    else:
+        plan = draw_plan(r, trainable, r.prompts, iteration - 1, generator)
+        sigmas, plan = compress_tail(sigmas, plan, r.tail)
+    sigmas, plan = sigmas[skipped:], plan.without(skipped)
+    each = len(plan) // r.prompts
+    group_N = torch.tensor(groups).repeat_interleave(each)
+    member_N = torch.arange(each).repeat(len(groups))
+    plan = plan.select(group_N * each + member_N)
+    texts = [learner.prompts.texts[index_P[g]] for g in group_N.tolist()]
+    plan = replace(plan, start_N=plan.start_N + number * r.prompts * r.group)
+    group_N = group_N + number * r.prompts
+    seed_N = sample_seeds(config.seed, iteration, group_N, member_N)
+    starting_N = torch.zeros_like(member_N) if r.shared_noise else plan.start_N % r.group
+    origin_N = sample_seeds(config.seed, iteration, group_N, starting_N)
+    leaves = each // r.group
+    size, parts = max(leaves, r.batch // leaves * leaves), []
+    for i in range(0, len(texts), size):
+        rows = slice(i, min(i + size, len(texts)))
+        clean = None
+        if skipped:
+            chosen = zip(group_N[rows].tolist(), origin_N[rows].tolist(), strict=True)
+            clean = policy.encode_images([_real_image(learner, index_P[g - number * r.prompts], o) for g, o in chosen])
+        start = policy.start(
+            texts[rows], group_N[rows], seed_N[rows], origin_N[rows], sigmas[0].item(), r.guidance.scale != 1, clean
+        )
+        keep = config.objective.kind in NEEDS_MEANS or config.loop.max_kl is not None
+        part = plan.select(torch.arange(rows.start, rows.stop))
+        with learner.drawing():
+            drawn = rollout(policy, start, sigmas, part, r, keep, config.credit.dense != "none")
+            if r.forward.times:
+                drawn = with_forward_decisions(policy, drawn, r.forward, sigmas, config.loop.micro_batch)
+        parts.append(drawn)
+    return Trajectory.cat(parts)
+
+
+def steps_skipped(learner: Learner) -> int:
+    """How many steps this iteration leaves out because it starts from noised real images; the same everywhere."""
+    config, reset = learner.config, learner.config.rollout.reset
+    chance = np.random.default_rng([config.seed, learner.progress.iteration, 3]).random()
+    return reset.step if chance < reset.share else 0
+
+
+def _real_image(learner: Learner, index: int, seed: int) -> Tensor:
+    assert learner.prompts.image is not None
+    return learner.prompts.image(index, seed)
+
+
+def scored(learner: Learner, trajectory: Trajectory, latents: Tensor | None = None) -> RewardTable:
+    """Rewards of the final images (or of other latents of the same samples)."""
+    r = learner.config.rollout
+    latents = trajectory.final_Nx if latents is None else latents
+    images = learner.policy.decode(latents, learner.policy.schedule(r.steps)[-1].item(), r.batch)
+    table = score(images, trajectory.prompts, learner.rewards, trajectory.group_N)
+    if not learner.config.credit.win_rate:
+        return table
+    return replace(
+        table, values_NM=torch.stack([win_rates(v, trajectory.group_N) for v in table.values_NM.unbind(1)], 1)
+    )
+
+
+def _sample_rewards(learner: Learner, table: RewardTable, trajectory: Trajectory) -> Tensor:
+    return torch.where(trajectory.probe_N < 0, table.weighted(learner.config.rewards), torch.nan)
+
+
+def _teaching(learner: Learner, table: RewardTable, trajectory: Trajectory) -> Tensor:
+    """bool per prompt drawn by this process, in the order of their numbers: its samples' rewards differ."""
+    _, group_N = trajectory.group_N.unique(return_inverse=True)
+    return group_spread(_sample_rewards(learner, table, trajectory), group_N) >= 1e-8
+
+
+def combined(
+    learner: Learner, everything: RewardTable, trajectory: Trajectory, mine: slice
+) -> tuple[Tensor, Tensor, float | None]:
+    """``(reward_ER, weight_R, mean KL per decision)``: the columns credit works on, the KL taken off where asked."""
+    config = learner.config
+    if config.credit.combine != "rewards":
+        weights = torch.tensor([config.rewards[name] for name in everything.names])
+        return everything.values_NM, weights, None
+    reward_E, kl = everything.weighted(config.rewards), None
+    if config.kl.place == "reward" and learner.beta > 0:
+        kl_M = kl_of_rollout(learner, trajectory)
+        taken = trajectory.decision_NT >= 0
+        kl_N = torch.where(taken, kl_M[trajectory.decision_NT.clamp_min(0)], 0).sum(1).cpu()
+        reward_E = reward_E - learner.beta * learner.everyone(kl_N)
+        kl = learner.everyone(kl_M.cpu()).mean().item()
+    return reward_E[:, None], torch.ones(1), kl
+
+
+@torch.no_grad()
+def kl_of_rollout(learner: Learner, trajectory: Trajectory) -> Tensor:
+    """The KL of each decision of a rollout to the reference, per dimension, ``[M]``."""
+    d, size, parts = trajectory.decisions, learner.config.loop.micro_batch, []
+    for i in range(0, len(d), size):
+        part = d.select(torch.arange(i, min(i + size, len(d)), device=d.step_M.device))
+        with learner.reference():
+            reference = replay(learner.policy, trajectory, part)
+        parts.append(transition_kl(learner.config.kl, replay(learner.policy, trajectory, part), reference))
+    return torch.cat(parts)
+
+
+def credit(
+    learner: Learner, trajectory: Trajectory, reward_ER: Tensor, weight_R: Tensor, mine: slice
+) -> tuple[Tensor, dict[str, Any]]:
+    """Advantages ``[M, R]`` and what the critic has to report."""
+    c, d = learner.config.credit, trajectory.decisions
+    group_E, probe_E = learner.everyone(trajectory.group_N), learner.everyone(trajectory.probe_N)
+    running, values, dense, features, stats = None, None, None, None, {}
+    if learner.history is not None:
+        several = learner.accelerator.num_processes > 1
+        texts = gather_object(trajectory.prompts) if several else trajectory.prompts
+        moments = [learner.history.update(texts, column) for column in reward_ER.unbind(1)]
+        running = (torch.stack([m for m, _ in moments], 1), torch.stack([s for _, s in moments], 1))
+    if learner.critic is not None:
+        features = state_features(d.state_Mx, d.sigma_M, trajectory.condition.select(d.sample_M))
+        values = learner.critic.values(features)
+    if c.dense == "anchors":
+        dense = anchored_rewards(learner, trajectory)
+    given = Scored(reward_ER, group_E, probe_E, mine, weight_R, running, values, dense)
+    advantage_MR = assign(c, trajectory, given, learner.everyone)
+    if learner.critic is not None and features is not None and values is not None:
+        _, return_M = gae(reward_ER[mine][:, 0], values, trajectory.decision_NT.cpu(), c.discount, c.critic.lam)
+        loss = learner.critic.fit(
+            features, return_M, values, learner.accelerator.reduce if learner.accelerator.num_processes > 1 else None
+        )
+        stats["critic_loss"] = learner.everyone(torch.tensor([loss])).mean().item()
+        every = c.critic.reset_every
+        if every and learner.progress.iteration % every == 0:
+            generator = torch.Generator().manual_seed((learner.config.seed * 7919 + learner.progress.iteration) % 2**63)
+            everyones = learner.everyone(features.cpu()).to(features.device)  # the same neurons in every process
+            stats["critic_neurons_reset"] = learner.critic.reset_active(everyones, generator)
+    return advantage_MR, stats
+
+
+def anchored_rewards(learner: Learner, trajectory: Trajectory) -> Tensor:
+    """Rewards ``[N, T, 1]`` of the clean latents predicted at the first, an anchor and the last step (SDPO, §4.2).
+
+    The anchor is the step whose prediction resembles both ends least (cosine of latents). Other steps get the mean of
+    the three rewards, weighted by the resemblance to each.
+    """
+    clean = trajectory.clean_NTx.flatten(2)
+    n, steps = clean.shape[:2]
+    likeness = [F.cosine_similarity(clean, clean[:, i : i + 1], dim=2) for i in (0, steps - 1)]
+    anchor_N = (likeness[0] + likeness[1])[:, 1:-1].argmin(1) + 1 if steps > 2 else torch.zeros(n, dtype=torch.int64)
+    rows = torch.arange(n, device=clean.device)
+    likeness.insert(1, F.cosine_similarity(clean, clean[rows, anchor_N][:, None], dim=2))
+    measured = []
+    for at in (torch.zeros_like(anchor_N), anchor_N, torch.full_like(anchor_N, steps - 1)):
+        table = scored(learner, trajectory, trajectory.clean_NTx[rows, at])
+        measured.append(table.weighted(learner.config.rewards).double())
+    like_3NT = torch.stack(likeness).double().cpu().clamp_min(1e-6)
+    reward_NT = (like_3NT * torch.stack(measured)[:, :, None]).sum(0) / like_3NT.sum(0)
+    for values, at in zip(measured, (0, anchor_N.cpu(), steps - 1), strict=True):
+        reward_NT[rows.cpu(), at] = values
+    return reward_NT[..., None]

@@ -1,0 +1,126 @@
+"""Runs several methods on the same budget, prompts and seeds, and writes one page about them.
+
+A run that is done is kept, one that was interrupted goes on, one that fails is noted and the others run.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from beholder.config import PolicyConfig, RunConfig
+from beholder.config_file import read_config, to_yaml
+from beholder.errors import InputError, RunError
+from beholder.evaluation.distance import velocity_distance
+from beholder.methods import METHODS, find_method
+from beholder.policies import load_policy
+from beholder.prompts import load_prompts
+from beholder.report.comparison import write_comparison
+from beholder.rollouts.kernels import trainable_steps
+from beholder.rollouts.plans import draw_plan, planned_evaluations
+from beholder.training.align import Listener, align, resume
+from beholder.training.validator import validate
+
+DISTANCE_PROMPTS = 48
+Say = Callable[[str], None]
+
+
+def compare_methods(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    budget: int,
+    output: Path,
+    preset: str = "shapes",
+    evaluations: int = 4,
+    changes: Callable[[RunConfig], RunConfig] = lambda config: config,
+    command: str = "",
+    say: Say = lambda line: None,
+    listener: Listener = lambda row: None,
+) -> Path:
+    """The page over ``output/METHOD/seed_S``, written anew after every run of ``budget`` network evaluations.
+
+    ``evaluations`` of the held-out set are spread over a run, the first and last apart. ``changes`` are applied to
+    every configuration. InputError for an unknown method, an unknown preset, or a folder with other settings.
+    """
+    methods = list(dict.fromkeys(names)) or list(METHODS)
+    if not seeds or budget < 1 or evaluations < 1:
+        raise InputError("compare-methods: give at least one seed, a budget and evaluations above 0")
+    for name in methods:
+        find_method(name).preset(preset)
+    configs = {
+        (name, seed): changes(settings(name, seed, preset, budget, evaluations, output))
+        for seed in seeds
+        for name in methods
+    }
+    for config in configs.values():
+        validate(config)
+        _check_same(config)
+    output.mkdir(parents=True, exist_ok=True)
+    failed: dict[str, str] = {}
+    about = {"methods": methods, "seeds": list(seeds), "budget": budget, "command": command, "failed": failed}
+    for number, ((name, seed), config) in enumerate(configs.items(), 1):
+        say(f"{number}/{len(configs)}  {name}, seed {seed}")
+        try:
+            run_one(config, listener)
+        except (InputError, RunError) as error:
+            failed[f"{name}/seed_{seed}"] = str(error)
+            say(f"failed: {error}")
+        _write_json(output / "comparison.json", about)
+        write_comparison(output)
+    return write_comparison(output)
+
+
+def settings(name: str, seed: int, preset: str, budget: int, evaluations: int, output: Path) -> RunConfig:
+    """One run: the row's preset, stopped by the budget, evaluated at about equal distances."""
+    config = find_method(name).preset(preset)
+    iterations = max(1, -(-budget // evaluations_per_iteration(config)))
+    return replace(
+        config,
+        seed=seed,
+        output=str(output / name / f"seed_{seed}"),
+        loop=replace(config.loop, iterations=4 * iterations, budget=budget, minutes=None, signal_every=0),
+        evaluation=replace(config.evaluation, every=max(1, round(iterations / evaluations))),
+    )
+
+
+def evaluations_per_iteration(config: RunConfig) -> int:
+    """Network evaluations of the first rollout (later windows may cost a little more or less)."""
+    r = config.rollout
+    sigmas = load_policy(config.policy).schedule(r.steps)
+    plan = draw_plan(r, trainable_steps(r.kernel, sigmas), r.prompts, 0, torch.Generator().manual_seed(0))
+    return planned_evaluations(plan, sigmas, r)
+
+
+def _check_same(config: RunConfig) -> None:
+    """A folder may hold an earlier part of this very run, nothing else."""
+    path = Path(config.output) / "config.yaml"
+    if path.exists() and to_yaml(replace(read_config(path), output=config.output)) != to_yaml(config):
+        raise InputError(
+            f"output: {config.output!r} holds a run with other settings; choose another --output, or remove it"
+        )
+
+
+def run_one(config: RunConfig, listener: Listener) -> None:
+    """Runs, goes on with, or keeps one run; then measures how far it went from its start."""
+    folder = Path(config.output)
+    if not (folder / "summary.json").exists():
+        resume(folder, listener) if (folder / "config.yaml").exists() else align(config, listener)
+    if not (folder / "distance.json").exists():
+        prompts = load_prompts(config.evaluation.prompts)
+        texts = [prompts.texts[i] for i in prompts.draw(DISTANCE_PROMPTS, [0])]
+        aligned = load_policy(replace(config.policy, adapter=str(folder / "policy")))
+        base = load_policy(PolicyConfig(model=config.policy.model, adapter=config.policy.adapter))
+        steps = config.evaluation.steps or config.rollout.steps
+        guidance = config.evaluation.guidance or config.rollout.guidance.scale
+        _write_json(
+            folder / "distance.json", {"velocity_mse": velocity_distance(aligned, base, texts, steps, guidance)}
+        )
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)

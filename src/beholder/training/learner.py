@@ -1,0 +1,141 @@
+"""What an iteration needs and changes, and how it is saved and restored."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from beholder.config import RunConfig
+from beholder.credit.critic import Critic, state_features
+from beholder.credit.history import History
+from beholder.policies import Policy
+from beholder.prompts import PromptSet
+from beholder.rewards import Reward, RewardTable
+from beholder.rollouts.trajectory import Trajectory
+from beholder.training.ema import EMA
+from beholder.training.run_folder import Progress
+
+
+@dataclass
+class Learner:
+    config: RunConfig
+    policy: Policy
+    prompts: PromptSet
+    rewards: list[Reward]
+    optimiser: Any
+    ema: EMA
+    accelerator: Accelerator
+    progress: Progress
+    beta: float
+    """The KL weight, which a controller may change."""
+    history: History | None = None
+    critic: Critic | None = None
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """The policy that `kl.reference` names, in place of the trained one. Only between graphs: weights change."""
+        if self.config.kl.reference == "ema":
+            with self.ema.applied(self.policy.trainable()):
+                yield
+        else:
+            with self.policy.reference():
+                yield
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """The policy that draws, `rollout.policy`, in place of the trained one."""
+        if self.config.rollout.policy == "ema":
+            with self.ema.applied(self.policy.trainable()):
+                yield
+        else:
+            yield
+
+    def everyone(self, value: Tensor) -> Tensor:
+        """All processes' rows of a CPU tensor, in the order of the processes."""
+        if self.accelerator.num_processes == 1:
+            return value
+        return torch.cat(gather_object([value]))
+
+    def everyone_sum(self, number: int) -> int:
+        return int(self.everyone(torch.tensor([number])).sum())
+
+    def mine(self, rows: int) -> slice:
+        """Where this process's ``rows`` are in `everyone`."""
+        counts = [rows] if self.accelerator.num_processes == 1 else gather_object([rows])
+        first = sum(counts[: self.accelerator.process_index])
+        return slice(first, first + rows)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A scored rollout: this process's samples and the advantages of their decisions."""
+
+    trajectory: Trajectory
+    advantage_MR: Tensor
+    """NaN for a decision that is left out; a column per reward where `credit.combine` is losses."""
+    table: RewardTable
+    """Rewards of all processes' samples."""
+    gate_N: Tensor
+    """1 where a sample feels the KL, else 0."""
+    stats: dict[str, Any]
+
+
+def needs_reference(config: RunConfig) -> bool:
+    return config.kl.beta > 0 or config.objective.anchor == "reference"
+
+
+def make_learner(
+    config: RunConfig, policy: Policy, prompts: PromptSet, rewards: list[Reward], accelerator: Accelerator
+) -> Learner:
+    """Optimiser and average over the policy's trainable parameters, wrapped for the accelerator's processes."""
+    if needs_reference(config):
+        policy.keep_reference()
+    o, c = config.optimiser, config.credit
+    optimiser = torch.optim.AdamW(
+        policy.trainable().values(), lr=o.lr, betas=(o.beta1, o.beta2), eps=o.eps, weight_decay=o.weight_decay
+    )
+    critic = None
+    if c.baseline == "critic":
+        x, sigma = torch.zeros(1, *policy.family.latent_shape()), torch.zeros(1)
+        features = state_features(x.to(policy.device), sigma.to(policy.device), policy.encode([""]))
+        critic = Critic(c.critic, features.shape[1], policy.device, config.seed)
+    history = History(c.history, c.history_min) if c.baseline == "running" or c.scale == "running" else None
+    policy.network, optimiser = accelerator.prepare(policy.module, optimiser)
+    ema = EMA(config.ema, policy.trainable())
+    return Learner(
+        config, policy, prompts, rewards, optimiser, ema, accelerator, Progress(), config.kl.beta, history, critic
+    )
+
+
+def state_of(learner: Learner) -> dict[str, Any]:
+    """What a checkpoint holds besides the progress."""
+    return {
+        "parameters": {name: p.detach().cpu() for name, p in learner.policy.trainable().items()},
+        "optimiser": learner.optimiser.state_dict(),
+        "ema": {"updates": learner.ema.updates, "shadow": {n: v.cpu() for n, v in learner.ema.shadow.items()}},
+        "beta": learner.beta,
+        "history": None if learner.history is None else learner.history.state(),
+        "critic": None if learner.critic is None else learner.critic.state(),
+    }
+
+
+@torch.no_grad()
+def restore(learner: Learner, progress: Progress, state: dict[str, Any]) -> None:
+    """The learner as it was at the checkpoint."""
+    for name, parameter in learner.policy.trainable().items():
+        parameter.copy_(state["parameters"][name])
+    learner.optimiser.load_state_dict(state["optimiser"])
+    learner.ema.updates = state["ema"]["updates"]
+    for name, value in state["ema"]["shadow"].items():
+        learner.ema.shadow[name].copy_(value)
+    learner.beta = state["beta"]
+    if learner.history is not None:
+        learner.history.restore(state["history"])
+    if learner.critic is not None:
+        learner.critic.restore(state["critic"])
+    learner.progress = progress

@@ -1,0 +1,306 @@
+"""Optimiser steps on a scored rollout: the second half of an iteration.
+
+Rollouts and updates call the same network in the same precision, so ρ = 1 at the first update of each rollout; the
+deviation is measured and logged every time.
+"""
+
+import math
+from contextlib import nullcontext
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from beholder.config import RunConfig
+from beholder.errors import RunError
+from beholder.objectives.policy_gradient import (
+    NEEDS_MEANS,
+    SCOPES,
+    Evidence,
+    ForwardTerms,
+    PolicyGradientStats,
+    policy_gradient,
+)
+from beholder.objectives.regularisers import adapted, transition_kl
+from beholder.policies import Policy
+from beholder.rollouts.engine import Replay, replay
+from beholder.rollouts.kernels import sum_dims
+from beholder.rollouts.trajectory import Decisions, Trajectory
+from beholder.training.learner import Batch, Learner, needs_reference
+from beholder.training.trust_region import TrustRegion
+
+
+def update(learner: Learner, batch: Batch) -> dict[str, Any]:
+    """``loop.epochs`` passes of ``loop.updates`` optimiser steps over disjoint shares; the first is on-policy."""
+    config, accelerator, iteration = learner.config, learner.accelerator, learner.progress.iteration
+    every, stats = config.loop.signal_every, UpdateStats(batch.trajectory.decision_NT.shape[1], accelerator.device)
+    measure = every > 0 and accelerator.num_processes == 1 and (iteration - 1) % every == 0
+    norms, cosine, lr = [], None, learning_rate(config, learner.progress.optimiser_steps)
+    region = None if config.loop.max_kl is None else TrustRegion(learner, batch)
+    for epoch in range(config.loop.epochs):
+        for number, decision_M in enumerate(shares(learner, batch, epoch)):
+            first = epoch == 0 and number == 0
+            signal = GradientSignal(learner.policy) if measure and first else None
+            accumulate(learner, batch, decision_M, stats, signal)
+            stats.first = False
+            cosine = cosine if signal is None else signal.cosine()
+            norms.append(step(learner))
+        if region is not None and region.left():
+            break
+    summary = stats.summary(accelerator, config.kl.beta > 0 and config.kl.place == "loss")
+    measured = summary["kl"] if config.kl.place == "loss" else batch.stats.get("kl_of_rollout")
+    summary |= {"kl": measured, "kl_beta": learner.beta} if config.kl.target is not None else {"kl": measured}
+    if measured is not None:
+        learner.beta = adapted(learner.beta, measured, config.kl)
+    return {
+        **summary,
+        **({} if region is None else region.enforce()),
+        "gradient_cosine": cosine,
+        "grad_norm": float(np.mean(norms)),
+        "learning_rate": lr,
+    }
+
+
+def units(learner: Learner, trajectory: Trajectory) -> Tensor:
+    """int64 ``[M]``: decisions that stay in one update: those of one start, or of one prompt where they interact."""
+    sample_M = trajectory.decisions.sample_M.cpu()
+    scope = SCOPES.get(learner.config.objective.kind, "decision")
+    return trajectory.group_N[sample_M] if scope == "group" else trajectory.start_N[sample_M]
+
+
+def shares(learner: Learner, batch: Batch, epoch: int) -> list[Tensor]:
+    """The decisions of each optimiser step: random shares of the units, each by trained step where asked."""
+    config, trajectory = learner.config, batch.trajectory
+    rng = np.random.default_rng([config.seed, learner.progress.iteration, 1, *([epoch] if epoch else [])])
+    unit_M = units(learner, trajectory)
+    distinct = unit_M.unique()
+    kept_M = ~batch.advantage_MR.isnan().all(1)
+    if SCOPES.get(config.objective.kind) == "group":  # pairs and lists leave out single samples themselves
+        kept_M = torch.isin(unit_M, unit_M[kept_M])
+    step_M = trajectory.decisions.step_M.cpu()
+    found = []
+    for part in np.array_split(rng.permutation(len(distinct)), config.loop.updates):
+        inside_M = torch.isin(unit_M, distinct[torch.from_numpy(part)])
+        everything = (inside_M & kept_M).nonzero().flatten()
+        if len(everything) == 0:  # all left out: a step without gradient keeps processes in step
+            everything = inside_M.nonzero().flatten()[:1]
+        if config.loop.order == "samples":
+            found.append(everything)
+            continue
+        steps = step_M[everything].unique()
+        for i in rng.permutation(len(steps)).tolist():
+            found.append(everything[step_M[everything] == steps[i]])
+    return found
+
+
+def accumulate(
+    learner: Learner, batch: Batch, decision_M: Tensor, stats: "UpdateStats", signal: "GradientSignal | None"
+) -> None:
+    """Adds the gradient of one optimiser step: the decisions ``decision_M``, in micro-batches."""
+    config, accelerator, trajectory = learner.config, learner.accelerator, batch.trajectory
+    unit_M = units(learner, trajectory)[decision_M]
+    sample_M = trajectory.decisions.sample_M.cpu()[decision_M]
+    second_M = torch.zeros(len(decision_M), dtype=torch.bool)
+    if signal is not None:
+        second_M = split_by_prompt(trajectory, sample_M, [config.seed, learner.progress.iteration, 2])
+    # Units whole, prompts together (shared states meet in one micro-batch), the two halves apart.
+    order = np.lexsort((sample_M, unit_M, trajectory.group_N[sample_M], second_M))
+    decision_M, unit_M, half = decision_M[order], unit_M[order], int((~second_M).sum()) if signal is not None else 0
+    together = SCOPES.get(config.objective.kind, "decision") != "decision"
+    bounds = micro_batches(unit_M, config.loop.micro_batch, half, together)
+    count = learner.everyone_sum(len(decision_M)) / accelerator.num_processes  # gradients are averaged over processes
+    for start, stop in zip(bounds, [*bounds[1:], len(decision_M)], strict=True):
+        index = decision_M[start:stop]
+        decisions = trajectory.decisions.select(index.to(trajectory.decisions.step_M.device))
+        with nullcontext() if stop == len(decision_M) else accelerator.no_sync(learner.policy.network):
+            loss = decision_loss(learner, decisions, batch, index, stats)
+            accelerator.backward(loss * (loss_scale(learner) * (stop - start) / count))
+        if signal is not None and stop == half:
+            signal.first_half()
+
+
+def micro_batches(unit_M: Tensor, size: int, half: int, together: bool) -> list[int]:
+    """Where micro-batches begin: every ``size`` decisions, at ``half``, and (``together``) never inside a unit."""
+    n = len(unit_M)
+    if not together:
+        return sorted({0, *range(0, half, size), *range(half, n, size)})
+    edges = [*((unit_M[1:] != unit_M[:-1]).nonzero().flatten() + 1).tolist(), n]
+    bounds = [0]
+    for edge, following in pairwise(edges):
+        if following - bounds[-1] > size or edge == half:
+            bounds.append(edge)
+    return bounds
+
+
+def loss_scale(learner: Learner) -> float:
+    """A power of two that keeps float16 gradients at the network's output from underflowing; 1 in other precisions.
+
+    Per latent element they are about A / (D · decisions), 1e-9 for SD3.5, where float16 ends at 6e-8.
+    """
+    if learner.config.policy.dtype != "float16":
+        return 1.0
+    r, n_dims = learner.config.rollout, math.prod(learner.policy.family.latent_shape())
+    return 2.0 ** math.ceil(math.log2(n_dims * r.prompts * r.group))
+
+
+def split_by_prompt(trajectory: Trajectory, row_N: Tensor, key: list[int]) -> Tensor:
+    """bool [N]: which samples belong to the second half of the prompts, drawn at random; equal texts stay together."""
+    texts = [trajectory.prompts[i] for i in row_N.tolist()]
+    distinct = sorted(set(texts))
+    order = np.random.default_rng(key).permutation(len(distinct))
+    second = {distinct[i] for i in order[len(distinct) // 2 :]} if len(distinct) > 1 else set()
+    return torch.tensor([text in second for text in texts])
+
+
+def decision_loss(
+    learner: Learner, decisions: Decisions, batch: Batch, index_M: Tensor, stats: "UpdateStats"
+) -> Tensor:
+    """The objective and the regulariser of M decisions, their mean; their statistics go into ``stats``."""
+    config, policy, trajectory = learner.config, learner.policy, batch.trajectory
+    reference = None
+    if needs_reference(config) and (config.kl.place == "loss" or config.objective.anchor == "reference"):
+        with torch.no_grad(), learner.reference():  # before the policy's graph: weights may be exchanged in place
+            reference = replay(policy, trajectory, decisions)
+    scored = replay(policy, trajectory, decisions)
+    evidence = evidence_of(config, trajectory, decisions, scored, reference)
+    advantage_MR = batch.advantage_MR[index_M].to(decisions.std_M.device)
+    losses = [policy_gradient(evidence, column, config.objective) for column in advantage_MR.unbind(1)]
+    weights = [config.rewards[name] for name in batch.table.names] if config.credit.combine == "losses" else [1.0]
+    loss = torch.stack([w * part for w, (part, _) in zip(weights, losses, strict=True)]).sum()
+    kl_M = None
+    if reference is not None and config.kl.beta > 0 and config.kl.place == "loss":
+        kl_M = transition_kl(config.kl, scored, reference)
+        gate_M = batch.gate_N.to(kl_M.device)[decisions.sample_M]
+        loss = loss + learner.beta * (gate_M * kl_M).mean()
+    ratio_M = (scored.logp_M.detach() - decisions.logp_old_M).div(trajectory.n_dims).exp()
+    clipped_M = torch.stack([found.clipped_M for _, found in losses]).any(0)
+    stats.add(decisions.step_M, PolicyGradientStats(ratio_M, clipped_M), loss.detach(), kl_M)
+    return loss
+
+
+def evidence_of(
+    config: RunConfig, trajectory: Trajectory, decisions: Decisions, scored: Replay, reference: Replay | None
+) -> Evidence:
+    """What the objective sees of M decisions under the present policy."""
+    d, o = decisions, config.objective
+    anchor_M = d.logp_old_M
+    if o.anchor == "reference":
+        assert reference is not None
+        anchor_M = reference.logp_M
+    weight_M = torch.ones_like(d.std_M)
+    if o.weighting == "noise":
+        weight_M = d.std_M / trajectory.decisions.std_M.mean()
+    elif o.weighting == "inverse_dt":
+        weight_M = 1 / (d.sigma_next_M - d.sigma_M).abs()
+    gap_M, forward = None, None
+    if scored.transition is None:
+        forward = ForwardTerms(scored.velocity, d.mean_old_Mx, d.next_Mx, d.sigma_M)
+    elif o.kind in NEEDS_MEANS:
+        gap_M = sum_dims((scored.transition.mean - d.mean_old_Mx).square())
+    return Evidence(
+        log_ratio_M=scored.logp_M - anchor_M,
+        weight_M=weight_M,
+        n_dims=trajectory.n_dims,
+        std_M=d.std_M,
+        gap_M=gap_M,
+        step_M=d.step_M,
+        sample_M=d.sample_M,
+        group_M=trajectory.group_N.to(d.sample_M.device)[d.sample_M],
+        forward=forward,
+    )
+
+
+def learning_rate(config: RunConfig, optimiser_step: int) -> float:
+    """Linear warm-up over ``optimiser.warmup`` steps, then constant."""
+    warmup = config.optimiser.warmup
+    return config.optimiser.lr * (min(1.0, (optimiser_step + 1) / warmup) if warmup else 1.0)
+
+
+def step(learner: Learner) -> float:
+    """Clips the gradient, steps, averages; the gradient's norm before clipping. RunError when it is not finite."""
+    config, parameters = learner.config, learner.policy.trainable()
+    for parameter in parameters.values():
+        if parameter.grad is not None:
+            parameter.grad /= loss_scale(learner)
+    norm = learner.accelerator.clip_grad_norm_(parameters.values(), config.optimiser.max_grad_norm)
+    norm = float(norm.item() if isinstance(norm, Tensor) else norm)
+    if not math.isfinite(norm):
+        raise RunError(
+            f"the gradient of iteration {learner.progress.iteration} is not finite; lower optimiser.lr or raise "
+            "rollout.kernel.min_std in the run's config.yaml, then go on from the last checkpoint with --resume"
+        )
+    for group in learner.optimiser.param_groups:
+        group["lr"] = learning_rate(config, learner.progress.optimiser_steps)
+    learner.optimiser.step()
+    learner.optimiser.zero_grad()
+    learner.progress.optimiser_steps += 1
+    learner.ema.update(parameters, learner.progress.optimiser_steps)
+    return norm
+
+
+class UpdateStats:
+    """Sums over decisions, kept on the device; reduced over processes once an iteration."""
+
+    def __init__(self, steps: int, device: torch.device) -> None:
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # decisions, loss, KL, ratio
+        self.clipped_2T = torch.zeros(2, steps, dtype=torch.float64, device=device)  # decisions, clipped ones
+        self.deviation_2 = torch.zeros(2, dtype=torch.float64, device=device)  # at the first update, at all
+        self.first = True
+        """Whether the first update is being accumulated: it is on-policy, so nothing can be clipped."""
+
+    @torch.no_grad()
+    def add(self, step_M: Tensor, found: PolicyGradientStats, loss: Tensor, kl_M: Tensor | None) -> None:
+        m, kl = len(step_M), loss.new_zeros(()) if kl_M is None else kl_M.sum()
+        self.sums += torch.stack([loss.new_tensor(m), loss * m, kl, found.ratio_M.sum()]).double()
+        deviation = (found.ratio_M - 1).abs().max().double()
+        self.deviation_2[1] = torch.maximum(self.deviation_2[1], deviation)
+        if self.first:
+            self.deviation_2[0] = torch.maximum(self.deviation_2[0], deviation)
+            return
+        both = torch.stack([torch.ones_like(found.ratio_M), found.clipped_M.float()]).double()
+        self.clipped_2T.index_add_(1, step_M, both)
+
+    def summary(self, accelerator: Accelerator, with_kl: bool) -> dict[str, Any]:
+        """Means over all processes' decisions; clip shares are of the updates after the first, null without one."""
+        decisions, loss, kl, ratio = accelerator.reduce(self.sums, "sum").tolist()
+        clipped_2T = accelerator.reduce(self.clipped_2T, "sum")
+        deviations = accelerator.gather(self.deviation_2[None]).amax(0).tolist()
+        count_T, hit_T = clipped_2T.tolist()
+        count = sum(count_T)
+        return {
+            "loss": loss / decisions,
+            "kl": kl / decisions if with_kl else None,
+            "ratio_deviation": deviations[0],
+            "ratio_max_deviation": deviations[1],
+            "ratio_mean": ratio / decisions,
+            "clip_fraction": sum(hit_T) / count if count else None,
+            "clip_fraction_per_step": {str(t): hit_T[t] / n for t, n in enumerate(count_T) if n},
+        }
+
+
+class GradientSignal:
+    """The cosine between the gradients of two halves of an update that share no prompt: how much of it is signal.
+
+    Around 0 the update is noise whatever the learning rate; use more samples, fewer steps or a denser reward.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.parameters = list(policy.trainable().values())
+        self.first: Tensor | None = None
+
+    def _gradient(self) -> Tensor:
+        return torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
+
+    def first_half(self) -> None:
+        self.first = self._gradient().clone()
+
+    def cosine(self) -> float | None:
+        """None when one half is empty or has no gradient."""
+        if self.first is None:
+            return None
+        second = self._gradient() - self.first
+        norms = self.first.norm() * second.norm()
+        return (self.first @ second / norms).item() if norms > 0 else None

@@ -1,0 +1,227 @@
+"""What an iteration learns from: redrawn groups, the KL taken off rewards, references, rewards along the path."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from learners import TEXTS, constant_for, first_batch, learner_of, reward_of, tiny_config, transitions, weights_of
+from torch import Tensor
+
+from beholder.config import RunConfig
+from beholder.rewards import Reward
+from beholder.rollouts.kernels import sum_dims
+from beholder.training.collect import anchored_rewards, draw, kl_of_rollout
+from beholder.training.learner import Batch, Learner
+from beholder.training.loop import iterate
+from beholder.training.update import shares
+
+# ------------------------------------------------------------------------------------------------ redraw
+
+
+def texts_drawn(learner: Learner, number: int = 0) -> list[str]:
+    key = [learner.config.seed, 1, *([number] if number else [])]
+    return [TEXTS[i] for i in learner.prompts.draw(learner.config.rollout.prompts, key)]
+
+
+def redrawn(folder: Path, dull: Sequence[str], times: int = 1, **changes: object) -> tuple[Learner, Batch]:
+    learner = learner_of(tiny_config(folder, rollout__redraw=times, **changes), [reward_of(constant_for(dull))])
+    return learner, first_batch(learner)
+
+
+def group_of(batch: Batch) -> Tensor:
+    """Of each decision."""
+    return batch.trajectory.group_N[batch.trajectory.decisions.sample_M]
+
+
+@pytest.mark.parametrize("branch", ["none", "fan"])
+def test_groups_of_equal_rewards_are_replaced_and_not_trained(branch: str, tiny_sd3_folder: Path) -> None:
+    plain = learner_of(tiny_config(tiny_sd3_folder))
+    first, again = texts_drawn(plain), texts_drawn(plain, 1)
+    dull = [text for text in first if text != again[0]][:1]  # the one prompt drawn in its place is not dull
+    learner, batch = redrawn(tiny_sd3_folder, dull, rollout__branch__kind=branch)
+    samples = 3 * (2 if branch == "fan" else 1)
+    assert batch.trajectory.prompts == [t for t in (*first, again[0]) for _ in range(samples)]
+    assert batch.trajectory.group_N.unique().tolist() == [0, 1, 2, 3, 4]
+    left_out = batch.advantage_MR[:, 0].isnan()
+    assert torch.equal(left_out, group_of(batch) == first.index(dull[0]))
+    trained = torch.cat(shares(learner, batch, 0))
+    assert set(group_of(batch)[trained].tolist()) == {0, 1, 2, 3, 4} - {first.index(dull[0])}
+    assert batch.stats["groups_without_variance"] == pytest.approx(1 / 4)
+    assert len(batch.trajectory.seed_N.unique()) == len(batch.trajectory)
+    assert len(batch.trajectory.start_N.unique()) == 15
+
+
+def test_a_redrawn_group_has_the_noise_of_no_other(tiny_sd3_folder: Path) -> None:
+    _, batch = redrawn(tiny_sd3_folder, TEXTS, times=2)
+    states = batch.trajectory.decisions.state_Mx[batch.trajectory.decisions.step_M == 0]
+    assert len(states) == len(states.flatten(1).unique(dim=0)) == 3 * 4 * 3
+
+
+def test_redrawing_ends_after_as_many_times_as_allowed(tiny_sd3_folder: Path) -> None:
+    """Nothing but dull prompts: every time all four are drawn again, and nothing is trained."""
+    for times in (1, 2):
+        learner, batch = redrawn(tiny_sd3_folder, TEXTS, times=times)
+        assert len(batch.trajectory.group_N.unique()) == 4 * (1 + times)
+        assert bool(batch.advantage_MR.isnan().all())
+        learner.progress.iteration = 0
+        row = iterate(learner)
+        assert row["grad_norm"] == 0 and row["samples"] == 12 * (1 + times)
+
+
+def test_nothing_is_drawn_again_where_all_rewards_differ(tiny_sd3_folder: Path) -> None:
+    (_, with_redraw), (_, without) = (redrawn(tiny_sd3_folder, (), times=times) for times in (2, 0))
+    assert len(with_redraw.trajectory) == len(without.trajectory)
+    assert torch.equal(with_redraw.advantage_MR, without.advantage_MR)
+
+
+# ------------------------------------------------------------------------------------------------ the KL
+
+
+def moved(learner: Learner, by: float = 0.05) -> Learner:
+    """The policy away from its reference."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in learner.policy.trainable().values():
+        parameter.data += by * torch.randn(parameter.shape, generator=generator)
+    return learner
+
+
+def kl_by_hand(learner: Learner, batch: Batch) -> Tensor:
+    """Σ (μ-μ_ref)² / (2 c² D) of each decision, ``[M]``, where adapters off are the reference."""
+    trajectory, d = batch.trajectory, batch.trajectory.decisions
+    mean = transitions(learner, batch).mean
+    learner.policy.module.disable_adapters()  # pyright: ignore[reportCallIssue]
+    other = transitions(learner, batch).mean
+    learner.policy.module.enable_adapters()  # pyright: ignore[reportCallIssue]
+    return sum_dims((mean - other).square()) / (2 * d.std_M.square() * trajectory.n_dims)
+
+
+RAW = {"credit__baseline": "none", "credit__scale": "none", "credit__clip": 1e9, "kl__form": "exact"}
+
+
+@pytest.mark.parametrize("plan", ["prefix", "random"])
+def test_the_kl_of_a_samples_decisions_is_taken_off_its_reward(plan: str, tiny_sd3_folder: Path) -> None:
+    kind = {"rollout__plan__kind": plan, "rollout__plan__fraction": 0.5}
+    beta, (plain, charged) = (
+        3.0,
+        (
+            moved(learner_of(tiny_config(tiny_sd3_folder, **RAW, **kind, **more)))
+            for more in ({}, {"kl__beta": 3.0, "kl__place": "reward", "loop__micro_batch": 5})
+        ),
+    )
+    before, after = first_batch(plain), first_batch(charged)
+    kl_M, d = kl_by_hand(charged, after), after.trajectory.decisions
+    sum_N = torch.zeros(len(after.trajectory)).index_add(0, d.sample_M, kl_M)
+    expected = before.advantage_MR[:, 0] - beta * sum_N[d.sample_M]
+    assert sum_N.min() > 1e-4
+    torch.testing.assert_close(after.advantage_MR[:, 0], expected, rtol=1e-4, atol=1e-6)
+    assert after.stats["kl_of_rollout"] == pytest.approx(kl_M.mean().item(), rel=1e-4)
+    assert torch.equal(after.table.values_NM, before.table.values_NM)  # what is reported stays the reward
+
+
+def test_the_kl_of_shared_decisions_is_paid_by_every_leaf(tiny_sd3_folder: Path) -> None:
+    """A tree: each leaf's reward loses the KL of all decisions on its path, those it shares included."""
+    tree = {"rollout__branch__kind": "tree", "rollout__branch__steps": (0, 2), "kl__beta": 2.0, "kl__place": "reward"}
+    learner = moved(learner_of(tiny_config(tiny_sd3_folder, **RAW, **tree)))
+    batch = first_batch(learner)
+    kl_M, trajectory = kl_by_hand(learner, batch), batch.trajectory
+    path_N = torch.stack([kl_M[row[row >= 0]].sum() for row in trajectory.decision_NT])
+    reward_N = batch.table.values_NM[:, 0] - 2.0 * path_N
+    for decision, got in enumerate(batch.advantage_MR[:, 0].tolist()):
+        leaves = (trajectory.decision_NT == decision).any(1)
+        assert got == pytest.approx(reward_N[leaves].mean().item(), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("place", ["loss", "reward"])
+def test_the_average_of_the_weights_as_reference(place: str, tiny_sd3_folder: Path) -> None:
+    config = tiny_config(
+        tiny_sd3_folder, kl__beta=0.1, kl__place=place, kl__reference="ema", ema__decay=0.9, optimiser__lr=1e-2
+    )
+    learner = learner_of(config)
+    rows = [iterate(learner) for _ in range(3)]
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-9) and rows[2]["kl"] > 1e-7
+    batch, trained = first_batch(learner), weights_of(learner)
+    mine = transitions(learner, batch)
+    torch.nn.utils.vector_to_parameters(
+        torch.cat([value.flatten() for value in learner.ema.shadow.values()]), learner.policy.trainable().values()
+    )
+    average = transitions(learner, batch)
+    torch.nn.utils.vector_to_parameters(trained, learner.policy.trainable().values())
+    expected = sum_dims((mine.mean - average.mean).square()) / (2 * mine.diffusion.square() * batch.trajectory.n_dims)
+    torch.testing.assert_close(kl_of_rollout(learner, batch.trajectory), expected, rtol=1e-5, atol=1e-10)
+    assert torch.equal(weights_of(learner), trained)
+
+
+# ------------------------------------------------------------------------------------------------ rewards on the way
+
+
+@pytest.fixture
+def dense(tiny_sd3_folder: Path) -> Learner:
+    made = learner_of(
+        tiny_config(
+            tiny_sd3_folder,
+            credit__dense="anchors",
+            credit__peers="depth",
+            rollout__steps=6,
+            rollout__prompts=3,
+            rollout__kernel__level=1.2,
+        )
+    )
+    made.progress.iteration = 1
+    return made
+
+
+def test_rewards_between_the_anchors(dense: Learner) -> None:
+    """First, anchor and last are measured; the others are their mean, weighted by resemblance."""
+    trajectory = draw(dense, 0, [0, 1, 2])
+    noise = torch.randn(trajectory.clean_NTx.shape, generator=torch.Generator().manual_seed(0))
+    trajectory = replace(trajectory, clean_NTx=trajectory.clean_NTx + 2 * noise)  # some resemble, some oppose
+    reward_NT = anchored_rewards(dense, trajectory)[..., 0]
+    sigma = dense.policy.schedule(6)[-1].item()
+    anchors = []
+    for n in range(len(trajectory)):
+        clean = trajectory.clean_NTx[n].flatten(1)
+        images = dense.policy.decode(trajectory.clean_NTx[n], sigma, 64)
+        measured = (images[:, 0] - (images[:, 1] + images[:, 2]) / 2).mean((1, 2)).tolist()
+        to = [[torch.cosine_similarity(clean[i], clean[j], dim=0).item() for j in range(6)] for i in range(6)]
+        anchor = min(range(1, 5), key=lambda t: to[t][0] + to[t][5])
+        anchors.append(anchor)
+        for t in range(6):
+            if t in (0, anchor, 5):
+                expected = measured[t]
+            else:
+                weights = [max(to[t][a], 1e-6) for a in (0, anchor, 5)]
+                expected = sum(w * measured[a] for w, a in zip(weights, (0, anchor, 5), strict=True)) / sum(weights)
+            assert reward_NT[n, t].item() == pytest.approx(expected, abs=1e-5)
+    assert len(set(anchors)) > 1  # samples have their own
+
+
+def test_step_rewards_become_returns_compared_at_their_step(dense: Learner) -> None:
+    batch = first_batch(dense)
+    reward_NT = anchored_rewards(dense, batch.trajectory)[..., 0]
+    d, group_N = batch.trajectory.decisions, batch.trajectory.group_N
+    returns = reward_NT.flip(1).cumsum(1).flip(1)
+    values = returns[d.sample_M, d.step_M]
+    spread = batch.table.values_NM[:, 0].double().std(correction=0) + dense.config.credit.eps
+    for m in range(len(d)):
+        peers = (group_N[d.sample_M] == group_N[d.sample_M[m]]) & (d.step_M == d.step_M[m])
+        expected = ((values[m] - values[peers].mean()) / spread).clamp(-5, 5)
+        assert batch.advantage_MR[m, 0].item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------ judges of pairs
+
+
+def test_a_judge_of_pairs_compares_within_a_prompt_and_sees_both_orders(tiny_sd3_folder: Path) -> None:
+    asked: list[tuple[Tensor, Tensor, list[str]]] = []
+
+    def judge(first: Tensor, second: Tensor, prompts: Sequence[str]) -> Tensor:
+        asked.append((first, second, list(prompts)))
+        return (first[:, 0].mean((1, 2)) > second[:, 0].mean((1, 2))).float()
+
+    config: RunConfig = tiny_config(tiny_sd3_folder, rewards={"redder": 1.0})
+    batch = first_batch(learner_of(config, [Reward("redder", judge, pairwise=True)]))
+    assert len(asked) == 4 and all(len(first) == 6 and len(set(prompts)) == 1 for first, _, prompts in asked)
+    rates = batch.table.values_NM[:, 0].view(4, 3)
+    assert torch.equal(rates.sort(1).values, torch.tensor([[0.0, 0.5, 1.0]] * 4))
