@@ -34,7 +34,7 @@ def main() -> None:
     step_x, step_y = 2 * side + 3 + GAP, side + 2 * TEXT + GAP
     rows = -(-len(prompts) // COLUMNS)
     canvas = Image.new("RGB", (COLUMNS * step_x + GAP, rows * step_y + GAP), PAPER)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=13)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=12)
     for i, prompt in enumerate(prompts):
         x, y = GAP + i % COLUMNS * step_x, GAP + i // COLUMNS * step_y
         for k in (0, 1):

@@ -210,6 +210,23 @@ def test_step_rewards_become_returns_compared_at_their_step(dense: Learner) -> N
         assert batch.advantage_MR[m, 0].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
+# ------------------------------------------------------------------------------------------------ batches of drawing
+
+
+@pytest.mark.parametrize(("branch", "shared"), [("none", True), ("spurs", True), ("spurs", False)])
+def test_siblings_do_not_depend_on_the_batches_they_are_drawn_in(
+    branch: str, shared: bool, tiny_sd3_folder: Path
+) -> None:
+    """Samples that share their noise are siblings even where a batch has no room for all of them."""
+    settings = {"rollout__shared_noise": shared, "rollout__branch__kind": branch, "credit__peers": "siblings"}
+    found = []
+    for batch in (64, 2):
+        drawn = first_batch(learner_of(tiny_config(tiny_sd3_folder, rollout__batch=batch, **settings)))
+        order = (drawn.trajectory.decisions.sample_M * 8 + drawn.trajectory.decisions.step_M).argsort()
+        found.append(drawn.advantage_MR[order, 0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
+
+
 # ------------------------------------------------------------------------------------------------ judges of pairs
 
 

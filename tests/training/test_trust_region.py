@@ -7,7 +7,6 @@ import pytest
 import torch
 from learners import first_batch, learner_of, tiny_config, transitions, weights_of
 
-from beholder.rollouts.engine import replay
 from beholder.training.learner import Learner
 from beholder.training.loop import iterate
 from beholder.training.trust_region import HALVINGS, TrustRegion
@@ -85,16 +84,18 @@ def test_a_region_too_small_for_any_step_goes_back_to_the_start(tiny_sd3_folder:
     assert torch.equal(weights_of(learner), before)
 
 
-def test_the_surrogate_is_the_gain_of_the_weighted_rewards(tiny_sd3_folder: Path) -> None:
-    """Mean over decisions of Σ_r A_r (ρ - 1), 0 where nothing has moved."""
-    learner = made(tiny_sd3_folder, 1.0, lr=1e-3)
+@pytest.mark.parametrize("combine", ["rewards", "losses"])
+def test_the_surrogate_is_the_gain_of_the_weighted_rewards(combine: str, tiny_sd3_folder: Path) -> None:
+    """Mean over decisions of Σ_r w_r A_r (ρ - 1), 0 where nothing has moved."""
+    rewards = {"redness": 2.0, "brightness": -0.5}
+    learner = made(tiny_sd3_folder, 1.0, lr=1e-3, credit__combine=combine, rewards=rewards)
     batch = first_batch(learner)
     region = TrustRegion(learner, batch)
     assert region.measure() == (pytest.approx(0, abs=1e-9), pytest.approx(0, abs=1e-7))
     for parameter in learner.policy.trainable().values():
         parameter.data += 0.02
     kl, gain = region.measure()
-    with torch.no_grad():
-        scored = replay(learner.policy, batch.trajectory, batch.trajectory.decisions)
-    ratio_M = ((scored.logp_M - batch.trajectory.decisions.logp_old_M) / batch.trajectory.n_dims).exp()
-    assert kl > 0 and gain == pytest.approx((batch.advantage_MR[:, 0] * (ratio_M - 1)).mean().item(), rel=1e-3)
+    d = batch.trajectory.decisions
+    ratio_M = ((transitions(learner, batch).log_prob_sum(d.next_Mx) - d.logp_old_M) / batch.trajectory.n_dims).exp()
+    total_M = batch.advantage_MR @ torch.tensor([2.0, -0.5] if combine == "losses" else [1.0])
+    assert kl > 0 and gain == pytest.approx((total_M * (ratio_M - 1)).mean().item(), rel=1e-3)

@@ -18,7 +18,7 @@ FLUX = vary(
         "policy.lora.alpha": 256,
         "policy.resolution": 720,
         "policy.max_sequence_length": 512,
-        "rollout.steps": 16,
+        "rollout.steps": 12,
         "rollout.prompts": 8,
         "rollout.group": 12,
         "rollout.batch": 1,

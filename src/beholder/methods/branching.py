@@ -131,6 +131,7 @@ B2_DIFFURL = Method(
             SD15,
             "b2-diffurl",
             {
+                "policy.model": "CompVis/stable-diffusion-v1-4",
                 "rollout.steps": 20,
                 "rollout.prompts": 32,
                 "rollout.group": 8,

@@ -14,7 +14,9 @@ DANCE_GRPO = Method(
             FLUX,
             "dance-grpo",
             {
+                "rollout.steps": 16,
                 "rollout.group": 24,
+                "optimiser.lr": 1e-5,
                 "rollout.kernel.level": 0.25,
                 "credit.combine": "losses",
                 "credit.keep_best": 4,
@@ -39,6 +41,7 @@ DANCE_GRPO = Method(
         "The last transition is excluded by rollout.kernel.min-std; the released code drops it and decodes the clean "
         "prediction before it.",
         "A reward that fails is left out; the released code counts it as -1.",
+        "The published preset is the FLUX LoRA script; full fine-tuning took 16 steps and lr 1e-5.",
         "Best-of-N and per-reward losses are the video preset's (credit.keep-best, keep-worst, combine losses).",
     ),
 )

@@ -52,6 +52,7 @@ DPOK = Method(
                 "credit.scale": "none",
                 "credit.clip": 1000.0,
                 "credit.critic.lam": 1.0,
+                "credit.critic.steps": 1,
                 "credit.critic.clip": 0.0,
                 "objective.kind": "hard_clip",
                 "kl.beta": 0.001,
@@ -68,7 +69,8 @@ DPOK = Method(
             "dpok",
             {
                 "credit.baseline": "critic",
-                "credit.scale": "batch",
+                "credit.scale": "none",
+                "credit.whiten": True,
                 "credit.critic.lam": 1.0,
                 "credit.critic.lr": 1e-3,
                 "objective.kind": "hard_clip",
@@ -83,6 +85,8 @@ DPOK = Method(
         "Its KL is the squared distance of noise predictions (kl.form velocity); the paper's is the Gaussians' "
         "(kl.form exact).",
         "It draws transitions from a buffer of the last 20 trajectories; ours are of the present rollout.",
+        "The error of the velocity is that of the noise prediction over (1-σ)²: it weighs early steps more.",
+        "The shapes preset whitens advantages; the paper does not.",
     ),
 )
 TDPO = Method(
@@ -150,7 +154,7 @@ SDPO = Method(
                 "rollout.shared_noise": True,
                 "rollout.guidance.scale": 1.0,
                 "credit.baseline": "group",
-                "credit.scale": "batch",
+                "credit.scale": "group",
                 "credit.peers": "depth",
                 "credit.dense": "anchors",
                 "credit.discount": 0.99,
@@ -168,6 +172,7 @@ SDPO = Method(
                 "rollout.group": 4,
                 "rollout.shared_noise": True,
                 "credit.peers": "depth",
+                "credit.scale": "group",
                 "credit.dense": "anchors",
                 "credit.discount": 0.99,
                 "objective.kind": "pair_square",

@@ -97,10 +97,17 @@ DEMO = replace(
     evaluation=replace(SHAPES_FAST.evaluation, every=20),
 )
 
-LONG = replace(
+LONG = vary(
     SHAPES_FAST,
-    loop=replace(SHAPES_FAST.loop, iterations=1500, minutes=60.0),
-    evaluation=replace(SHAPES_FAST.evaluation, every=40),
+    "flow-grpo-fast",
+    {
+        "rollout.steps": 6,
+        "rollout.plan.stop": 3,
+        "optimiser.lr": 2e-4,
+        "loop.iterations": 1500,
+        "loop.minutes": 60.0,
+        "evaluation.every": 40,
+    },
 )
 
 # Reward hacking on purpose: redness is easily raised and has nothing to do with the prompt.

@@ -104,7 +104,8 @@ def draw(learner: Learner, number: int, groups: list[int]) -> Trajectory:
     seed_N = sample_seeds(config.seed, iteration, group_N, member_N)
     starting_N = torch.zeros_like(member_N) if r.shared_noise else plan.start_N % r.group
     origin_N = sample_seeds(config.seed, iteration, group_N, starting_N)
-    leaves = each // r.group
+    # What is compared with its siblings is drawn with them: one start, or where they share their noise one prompt.
+    leaves = each if r.shared_noise and config.credit.peers == "siblings" else each // r.group
     size, parts = max(leaves, r.batch // leaves * leaves), []
     for i in range(0, len(texts), size):
         rows = slice(i, min(i + size, len(texts)))

@@ -85,6 +85,11 @@ class Batch:
     stats: dict[str, Any]
 
 
+def loss_weights(config: RunConfig, table: RewardTable) -> list[float]:
+    """Of the columns of the advantages."""
+    return [config.rewards[name] for name in table.names] if config.credit.combine == "losses" else [1.0]
+
+
 def needs_reference(config: RunConfig) -> bool:
     return config.kl.beta > 0 or config.objective.anchor == "reference"
 

@@ -10,7 +10,7 @@ import torch
 
 from beholder.rollouts.engine import replay
 from beholder.rollouts.kernels import sum_dims
-from beholder.training.learner import Batch, Learner
+from beholder.training.learner import Batch, Learner, loss_weights
 
 HALVINGS = 10
 
@@ -29,6 +29,7 @@ class TrustRegion:
         """Mean KL(old ‖ new) of a decision in nats, all dimensions together, and the surrogate mean A ρ."""
         learner, trajectory = self.learner, self.batch.trajectory
         d, size, sums = trajectory.decisions, learner.config.loop.micro_batch, torch.zeros(3, dtype=torch.float64)
+        weight_R = torch.tensor(loss_weights(learner.config, self.batch.table))
         for i in range(0, len(d), size):
             index = torch.arange(i, min(i + size, len(d)))
             part = d.select(index.to(d.step_M.device))
@@ -36,7 +37,7 @@ class TrustRegion:
             assert scored.transition is not None  # the validator refuses forward evidence here
             kl_M = sum_dims((scored.transition.mean - part.mean_old_Mx).square()) / (2 * part.std_M.square())
             ratio_M = ((scored.logp_M - part.logp_old_M) / trajectory.n_dims).exp()
-            gain_M = self.batch.advantage_MR[index].nan_to_num(0.0).sum(1) * (ratio_M.cpu() - 1)
+            gain_M = (self.batch.advantage_MR[index].nan_to_num(0.0) @ weight_R) * (ratio_M.cpu() - 1)
             sums += torch.tensor([len(index), kl_M.sum().item(), gain_M.sum().item()], dtype=torch.float64)
         count, kl, gain = learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").tolist()
         return kl / count, gain / count

@@ -29,7 +29,7 @@ from beholder.policies import Policy
 from beholder.rollouts.engine import Replay, replay
 from beholder.rollouts.kernels import sum_dims
 from beholder.rollouts.trajectory import Decisions, Trajectory
-from beholder.training.learner import Batch, Learner, needs_reference
+from beholder.training.learner import Batch, Learner, loss_weights, needs_reference
 from beholder.training.trust_region import TrustRegion
 
 
@@ -47,7 +47,7 @@ def update(learner: Learner, batch: Batch) -> dict[str, Any]:
             accumulate(learner, batch, decision_M, stats, signal)
             stats.first = False
             cosine = cosine if signal is None else signal.cosine()
-            norms.append(step(learner))
+            norms.append(step(learner, average=region is None))
         if region is not None and region.left():
             break
     summary = stats.summary(accelerator, config.kl.beta > 0 and config.kl.place == "loss")
@@ -57,11 +57,18 @@ def update(learner: Learner, batch: Batch) -> dict[str, Any]:
         learner.beta = adapted(learner.beta, measured, config.kl)
     return {
         **summary,
-        **({} if region is None else region.enforce()),
+        **({} if region is None else enforced(learner, region)),
         "gradient_cosine": cosine,
         "grad_norm": float(np.mean(norms)),
         "learning_rate": lr,
     }
+
+
+def enforced(learner: Learner, region: TrustRegion) -> dict[str, Any]:
+    """The update scaled back into the trust region; only what is left of it enters the running average."""
+    said = region.enforce()
+    learner.ema.update(learner.policy.trainable(), learner.progress.optimiser_steps)
+    return said
 
 
 def units(learner: Learner, trajectory: Trajectory) -> Tensor:
@@ -72,7 +79,10 @@ def units(learner: Learner, trajectory: Trajectory) -> Tensor:
 
 
 def shares(learner: Learner, batch: Batch, epoch: int) -> list[Tensor]:
-    """The decisions of each optimiser step: random shares of the units, each by trained step where asked."""
+    """The decisions of each optimiser step: random shares of the units, each by trained step where asked.
+
+    A share may be empty on one of several processes, where everything is left out.
+    """
     config, trajectory = learner.config, batch.trajectory
     rng = np.random.default_rng([config.seed, learner.progress.iteration, 1, *([epoch] if epoch else [])])
     unit_M = units(learner, trajectory)
@@ -85,12 +95,10 @@ def shares(learner: Learner, batch: Batch, epoch: int) -> list[Tensor]:
     for part in np.array_split(rng.permutation(len(distinct)), config.loop.updates):
         inside_M = torch.isin(unit_M, distinct[torch.from_numpy(part)])
         everything = (inside_M & kept_M).nonzero().flatten()
-        if len(everything) == 0:  # all left out: a step without gradient keeps processes in step
-            everything = inside_M.nonzero().flatten()[:1]
         if config.loop.order == "samples":
             found.append(everything)
             continue
-        steps = step_M[everything].unique()
+        steps = learner.everyone(step_M[everything].unique()).unique()  # every process makes every optimiser step
         for i in rng.permutation(len(steps)).tolist():
             found.append(everything[step_M[everything] == steps[i]])
     return found
@@ -101,6 +109,11 @@ def accumulate(
 ) -> None:
     """Adds the gradient of one optimiser step: the decisions ``decision_M``, in micro-batches."""
     config, accelerator, trajectory = learner.config, learner.accelerator, batch.trajectory
+    count = learner.everyone_sum(len(decision_M)) / accelerator.num_processes  # gradients are averaged over processes
+    if len(decision_M) == 0:  # no gradient of one's own, but the others' are waited for
+        anything = trajectory.decisions.select(torch.zeros(1, dtype=torch.int64))
+        accelerator.backward(0.0 * replay(learner.policy, trajectory, anything).logp_M.sum())
+        return
     unit_M = units(learner, trajectory)[decision_M]
     sample_M = trajectory.decisions.sample_M.cpu()[decision_M]
     second_M = torch.zeros(len(decision_M), dtype=torch.bool)
@@ -111,7 +124,6 @@ def accumulate(
     decision_M, unit_M, half = decision_M[order], unit_M[order], int((~second_M).sum()) if signal is not None else 0
     together = SCOPES.get(config.objective.kind, "decision") != "decision"
     bounds = micro_batches(unit_M, config.loop.micro_batch, half, together)
-    count = learner.everyone_sum(len(decision_M)) / accelerator.num_processes  # gradients are averaged over processes
     for start, stop in zip(bounds, [*bounds[1:], len(decision_M)], strict=True):
         index = decision_M[start:stop]
         decisions = trajectory.decisions.select(index.to(trajectory.decisions.step_M.device))
@@ -168,7 +180,7 @@ def decision_loss(
     evidence = evidence_of(config, trajectory, decisions, scored, reference)
     advantage_MR = batch.advantage_MR[index_M].to(decisions.std_M.device)
     losses = [policy_gradient(evidence, column, config.objective) for column in advantage_MR.unbind(1)]
-    weights = [config.rewards[name] for name in batch.table.names] if config.credit.combine == "losses" else [1.0]
+    weights = loss_weights(config, batch.table)
     loss = torch.stack([w * part for w, (part, _) in zip(weights, losses, strict=True)]).sum()
     kl_M = None
     if reference is not None and config.kl.beta > 0 and config.kl.place == "loss":
@@ -219,8 +231,11 @@ def learning_rate(config: RunConfig, optimiser_step: int) -> float:
     return config.optimiser.lr * (min(1.0, (optimiser_step + 1) / warmup) if warmup else 1.0)
 
 
-def step(learner: Learner) -> float:
-    """Clips the gradient, steps, averages; the gradient's norm before clipping. RunError when it is not finite."""
+def step(learner: Learner, average: bool = True) -> float:
+    """Clips the gradient, steps, averages (unless told not to); the gradient's norm before clipping.
+
+    RunError when it is not finite.
+    """
     config, parameters = learner.config, learner.policy.trainable()
     for parameter in parameters.values():
         if parameter.grad is not None:
@@ -237,7 +252,8 @@ def step(learner: Learner) -> float:
     learner.optimiser.step()
     learner.optimiser.zero_grad()
     learner.progress.optimiser_steps += 1
-    learner.ema.update(parameters, learner.progress.optimiser_steps)
+    if average:
+        learner.ema.update(parameters, learner.progress.optimiser_steps)
     return norm
 
 
@@ -266,6 +282,7 @@ class UpdateStats:
     def summary(self, accelerator: Accelerator, with_kl: bool) -> dict[str, Any]:
         """Means over all processes' decisions; clip shares are of the updates after the first, null without one."""
         decisions, loss, kl, ratio = accelerator.reduce(self.sums, "sum").tolist()
+        decisions = max(decisions, 1.0)
         clipped_2T = accelerator.reduce(self.clipped_2T, "sum")
         deviations = accelerator.gather(self.deviation_2[None]).amax(0).tolist()
         count_T, hit_T = clipped_2T.tolist()

@@ -257,6 +257,10 @@ def _credit(config: RunConfig) -> Iterable[str]:
         yield f"credit.combine: '{c.combine}' has no meaning for baseline {c.baseline}; use rewards"
     if c.baseline == "running" and c.peers != "samples":
         yield f"credit.baseline: 'running' compares samples, not {c.peers}; use peers samples"
+    if c.baseline == "critic" and c.scale != "none":
+        yield f"credit.scale: '{c.scale}' does not apply to a critic's advantages; use none, and whiten if you want"
+    if config.kl.place == "reward" and c.dense != "none":
+        yield "kl.place: 'reward' would not reach the step rewards of credit.dense; use loss"
     if c.baseline == "probe" and c.scale not in ("none", "batch"):
         yield f"credit.scale: '{c.scale}' has no peers with baseline probe; use batch or none"
     if c.scale == "running" and c.peers != "samples":
