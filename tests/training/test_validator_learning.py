@@ -43,14 +43,20 @@ CREDIT: dict[str, Case] = {
         "of 8 samples; keep fewer",
         {"credit__keep_worst": 3},
     ),
+    "a scale of a critic's advantages": (
+        {"credit__baseline": "critic", "credit__scale": "batch"},
+        "credit.scale",
+        "use none, and whiten",
+        {"credit__scale": "none"},
+    ),
     "a critic of branches": (
-        {"credit__baseline": "critic", "rollout__branch__kind": "fan"},
+        {"credit__baseline": "critic", "credit__scale": "none", "rollout__branch__kind": "fan"},
         "credit.baseline",
         "not branch fan; use baseline group",
         {"credit__baseline": "group"},
     ),
     "a critic of several rewards": (
-        {"credit__baseline": "critic", "credit__combine": "losses"},
+        {"credit__baseline": "critic", "credit__scale": "none", "credit__combine": "losses"},
         "credit.combine",
         "baseline critic; use rewards",
         {"credit__combine": "rewards"},
