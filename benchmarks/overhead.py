@@ -94,7 +94,9 @@ def measure(config: RunConfig, iterations: int) -> tuple[float, float]:
     """Median seconds of an iteration and of its network, decoder and reward work alone; the first is not counted."""
     config = replace(config, loop=replace(config.loop, signal_every=0))
     policy, rewards = load_policy(config.policy), load_rewards(list(config.rewards))
-    learner = make_learner(config, policy, load_prompts(config.prompts), rewards, Accelerator(cpu=True))
+    prompts = load_prompts(config.prompts)
+    policy.encode(["", *prompts.texts])  # once a run, not once an iteration
+    learner = make_learner(config, policy, prompts, rewards, Accelerator(cpu=True))
     whole, must = [], []
     for _ in range(1 + iterations):
         with recorded(learner) as calls:
