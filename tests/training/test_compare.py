@@ -66,6 +66,7 @@ def test_a_row_that_fails_does_not_lose_the_others(tmp_path: Path) -> None:
 def test_a_row_costs_what_was_planned() -> None:
     """5 steps of 32 x 12 samples, one node a prompt before and at the step where its samples part (0 or 1)."""
     assert evaluations_per_iteration(find_method("grpo").preset("shapes")) == 5 * 32 * 12
+    assert evaluations_per_iteration(find_method("diffusion-nft").preset("shapes")) == (5 + 2) * 32 * 12
     tree = find_method("branch-grpo").preset("shapes")
     assert evaluations_per_iteration(tree) == 24 * (1 + 2 + 4 + 8 + 16)
     config = settings("grpo", 3, "shapes", 20_000, 4, Path("runs"))

@@ -89,6 +89,8 @@ def settings(name: str, seed: int, preset: str, budget: int, evaluations: int, o
 def evaluations_per_iteration(config: RunConfig) -> int:
     """Network evaluations of the first rollout (later windows may cost a little more or less)."""
     r = config.rollout
+    if r.forward.times:  # the ODE of every sample, then its re-noised copies
+        return r.prompts * r.group * (r.steps + r.forward.times) * (1 if r.guidance.scale == 1 else 2)
     sigmas = load_policy(config.policy).schedule(r.steps)
     plan = draw_plan(r, trainable_steps(r.kernel, sigmas), r.prompts, 0, torch.Generator().manual_seed(0))
     return planned_evaluations(plan, sigmas, r)
