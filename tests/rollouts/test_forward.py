@@ -22,7 +22,9 @@ CONFIG = asked(prompts=P, group=G)
 def drawn(policy: LinearPolicy, **forward: Any) -> Trajectory:
     plan = ode_plan(CONFIG, P)
     trajectory = rollout(policy, begin(CONFIG, plan), SIGMAS, plan, CONFIG)
-    return with_forward_decisions(policy, trajectory, ForwardConfig(times=2, **forward), SIGMAS, batch=4)
+    config = ForwardConfig(times=2, **forward)
+    key_N = trajectory.group_N if config.shared else trajectory.seed_N
+    return with_forward_decisions(policy, trajectory, config, SIGMAS, 4, key_N)
 
 
 def test_samples_are_the_odes_and_every_decision_is_one_of_theirs() -> None:

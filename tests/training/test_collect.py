@@ -242,3 +242,25 @@ def test_a_judge_of_pairs_compares_within_a_prompt_and_sees_both_orders(tiny_sd3
     assert len(asked) == 4 and all(len(first) == 6 and len(set(prompts)) == 1 for first, _, prompts in asked)
     rates = batch.table.values_NM[:, 0].view(4, 3)
     assert torch.equal(rates.sort(1).values, torch.tensor([[0.0, 0.5, 1.0]] * 4))
+
+
+# ------------------------------------------------------------------------------------------------- re-noised samples
+
+
+def test_noise_shared_by_a_prompt_does_not_depend_on_the_batch(tiny_sd3_folder: Path) -> None:
+    """Pairs compare samples of one prompt at one noise level, also where `rollout.batch` parts them."""
+    shared = {"rollout__forward__times": 2, "rollout__forward__shared": True, "rollout__forward__time": "uniform"}
+    found = []
+    for batch in (1, 64):
+        made = learner_of(tiny_config(tiny_sd3_folder, rollout__batch=batch, **shared))
+        made.progress.iteration = 1
+        trajectory = draw(made, 0, list(range(made.config.rollout.prompts)))
+        d = trajectory.decisions.select(trajectory.decision_NT.flatten())
+        noise = d.next_Mx + trajectory.final_Nx[d.sample_M]
+        found.append((d.sigma_M, noise, trajectory.group_N))
+    (one, noise_one, group_N), (other, noise_other, _) = found
+    assert torch.equal(one, other)
+    assert torch.allclose(noise_one, noise_other, atol=1e-4)
+    by_prompt = one.view(len(group_N), 2)
+    for group in group_N.unique():
+        assert (by_prompt[group_N == group] == by_prompt[group_N == group][0]).all()

@@ -69,8 +69,8 @@ def test_a_row_costs_what_was_planned() -> None:
     assert evaluations_per_iteration(find_method("diffusion-nft").preset("shapes")) == (5 + 2) * 32 * 12
     tree = find_method("branch-grpo").preset("shapes")
     assert evaluations_per_iteration(tree) == 24 * (1 + 2 + 4 + 8 + 16)
-    config = settings("grpo", 3, "shapes", 20_000, 4, Path("runs"))
-    assert (config.seed, config.loop.budget, config.evaluation.every) == (3, 20_000, 3)
+    config = settings("grpo", "shapes", 20_000, 4)
+    assert (config.loop.budget, config.evaluation.every) == (20_000, 3)
 
 
 @pytest.mark.parametrize(

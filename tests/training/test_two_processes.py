@@ -53,7 +53,8 @@ def configurations(folder: Path, output: Path) -> dict[str, RunConfig]:
     plain = vary(plain, base.method, {"optimiser.eps": 1e-3})  # Adam's own would blow rounding up to whole steps
     tree = {"rollout.branch.kind": "tree", "rollout.branch.steps": (0, 2), "credit.peers": "depth"}
     fan = {"rollout.branch.kind": "fan", "credit.scale": "group", "credit.threshold": 0.8}
-    critic = {"credit.baseline": "critic", "credit.critic.reset_every": 1, "credit.critic.width": 16}
+    critic = {"credit.baseline": "critic", "credit.scale": "none"}
+    critic |= {"credit.critic.reset_every": 1, "credit.critic.width": 16}
     running = {"credit.baseline": "running", "credit.scale": "running", "credit.history_min": 2}
     taken_off = {"kl.place": "reward", "kl.beta": 0.1, "kl.form": "exact", "kl.target": 1e-4}
     found = {

@@ -66,7 +66,7 @@ class Critic:
             if self.config.clip > 0:
                 near = old + (value - old).clamp(-self.config.clip, self.config.clip)
                 error = torch.maximum(error, (near - target).square())
-            loss = 0.5 * error.mean()
+            loss = 0.5 * error.sum() / max(1, len(error))  # every process steps, even one without a valid return
             loss.backward()
             if reduce is not None:
                 for parameter in self.network.parameters():

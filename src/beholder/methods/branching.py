@@ -4,6 +4,18 @@ from beholder.methods.bases import FLUX, SD15, SD35, SHAPES, SHAPES_DIFFUSION
 from beholder.methods.row import Method, vary
 
 SPURS = {"rollout.branch.kind": "spurs", "credit.peers": "siblings", "credit.scale": "group"}
+TREE = {
+    "rollout.steps": 20,
+    "rollout.group": 1,
+    "rollout.plan.kind": "prefix",
+    "rollout.branch.kind": "tree",
+    "rollout.branch.width": 2,
+    "rollout.branch.steps": (0, 3, 6, 9),
+    "credit.peers": "depth",
+    "objective.clip_low": 1e-3,
+    "objective.clip_high": 1e-3,
+    "optimiser.lr": 1e-5,
+}
 NOISE_AWARE = {"objective.weighting": "noise"}
 
 TEMPFLOW_GRPO = Method(
@@ -42,58 +54,18 @@ BRANCH_GRPO = Method(
     paper="BranchGRPO, 2509.06040",
     idea="A tree of samples; a node is worth the mean of its leaves and compared with the nodes of its depth.",
     presets={
-        "published": vary(
-            FLUX,
-            "branch-grpo",
-            {
-                "rollout.steps": 20,
-                "rollout.group": 1,
-                "rollout.plan.kind": "prefix",
-                "rollout.branch.kind": "tree",
-                "rollout.branch.width": 2,
-                "rollout.branch.steps": (0, 3, 6, 9),
-                "credit.peers": "depth",
-                "objective.clip_low": 1e-3,
-                "objective.clip_high": 1e-3,
-                "optimiser.lr": 1e-5,
-            },
-        ),
-        "width_pruned": vary(
-            FLUX,
-            "branch-grpo",
-            {
-                "rollout.steps": 20,
-                "rollout.group": 1,
-                "rollout.plan.kind": "prefix",
-                "rollout.branch.kind": "tree",
-                "rollout.branch.width": 2,
-                "rollout.branch.steps": (0, 3, 6, 9),
-                "credit.peers": "depth",
-                "credit.keep_best": 4,
-                "credit.keep_worst": 4,
-                "objective.clip_low": 1e-3,
-                "objective.clip_high": 1e-3,
-                "optimiser.lr": 1e-5,
-            },
-        ),
+        "published": vary(FLUX, "branch-grpo", TREE),
+        "width_pruned": vary(FLUX, "branch-grpo", {**TREE, "credit.keep_best": 4, "credit.keep_worst": 4}),
         "depth_pruned": vary(
             FLUX,
             "branch-grpo",
             {
-                "rollout.steps": 20,
-                "rollout.group": 1,
+                **TREE,
                 "rollout.plan.kind": "moving_window",
                 "rollout.plan.outside": "sde",
                 "rollout.plan.size": 10,
                 "rollout.plan.stop": 13,
                 "rollout.plan.every": 30,
-                "rollout.branch.kind": "tree",
-                "rollout.branch.width": 2,
-                "rollout.branch.steps": (0, 3, 6, 9),
-                "credit.peers": "depth",
-                "objective.clip_low": 1e-3,
-                "objective.clip_high": 1e-3,
-                "optimiser.lr": 1e-5,
             },
         ),
         "shapes": vary(

@@ -27,7 +27,10 @@ def cells(row: Method) -> tuple[str, ...]:
     """The row of the table: its published preset in a few words."""
     rollout = row.presets["published"].rollout
     plan = rollout.plan
+    if rollout.forward.times:
+        return (row.name, row.paper, "ODE", f"none: {rollout.forward.times} re-noised", row.idea)
     steps = f"{plan.kind} {plan.fraction:g}" if plan.kind in ("prefix", "random") else f"{plan.kind} {plan.size}"
+    steps = "all" if plan.kind == "all" else steps
     return (row.name, row.paper, f"{rollout.kernel.kind} {rollout.kernel.level:g}", steps, row.idea)
 
 

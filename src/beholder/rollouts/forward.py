@@ -36,17 +36,19 @@ def draw_times(config: ForwardConfig, sigmas_T1: Tensor, key_N: Tensor) -> Tenso
 
 @torch.no_grad()
 def with_forward_decisions(
-    policy: VelocityPolicy, trajectory: Trajectory, config: ForwardConfig, sigmas_T1: Tensor, batch: int
+    policy: VelocityPolicy,
+    trajectory: Trajectory,
+    config: ForwardConfig,
+    sigmas_T1: Tensor,
+    batch: int,
+    key_N: Tensor,
 ) -> Trajectory:
     """The trajectory with ``config.times`` forward decisions per sample in the place of its transitions.
 
-    ``policy`` is the one that drew the samples: its velocities are kept as the old ones.
+    ``policy`` is the one that drew the samples: its velocities are kept as the old ones. Samples of equal ``key_N``
+    (int64) get the same noise levels and the same noise, whatever the batch: their own seed, or one per prompt.
     """
     x0, n, j = trajectory.final_Nx, len(trajectory), config.times
-    key_N = trajectory.seed_N
-    if config.shared:  # one t and one ε per prompt: they cancel between its samples
-        first = {group: i for i, group in reversed(list(enumerate(trajectory.group_N.tolist())))}
-        key_N = key_N[[first[group] for group in trajectory.group_N.tolist()]]
     t_NJ = draw_times(config, sigmas_T1, key_N).to(x0.device)
     parts = []
     for k in range(j):

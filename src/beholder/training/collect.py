@@ -102,8 +102,9 @@ def draw(learner: Learner, number: int, groups: list[int]) -> Trajectory:
     plan = replace(plan, start_N=plan.start_N + number * r.prompts * r.group)
     group_N = group_N + number * r.prompts
     seed_N = sample_seeds(config.seed, iteration, group_N, member_N)
-    starting_N = torch.zeros_like(member_N) if r.shared_noise else plan.start_N % r.group
-    origin_N = sample_seeds(config.seed, iteration, group_N, starting_N)
+    prompt_seed_N = sample_seeds(config.seed, iteration, group_N, torch.zeros_like(member_N))
+    starts_N = sample_seeds(config.seed, iteration, group_N, plan.start_N % r.group)
+    origin_N = prompt_seed_N if r.shared_noise else starts_N
     # What is compared with its siblings is drawn with them: one start, or where they share their noise one prompt.
     leaves = each if r.shared_noise and config.credit.peers == "siblings" else each // r.group
     size, parts = max(leaves, r.batch // leaves * leaves), []
@@ -121,7 +122,8 @@ def draw(learner: Learner, number: int, groups: list[int]) -> Trajectory:
         with learner.drawing():
             drawn = rollout(policy, start, sigmas, part, r, keep, config.credit.dense != "none")
             if r.forward.times:
-                drawn = with_forward_decisions(policy, drawn, r.forward, sigmas, config.loop.micro_batch)
+                key_N = prompt_seed_N if r.forward.shared else seed_N
+                drawn = with_forward_decisions(policy, drawn, r.forward, sigmas, config.loop.micro_batch, key_N[rows])
         parts.append(drawn)
     return Trajectory.cat(parts)
 
@@ -139,10 +141,11 @@ def _real_image(learner: Learner, index: int, seed: int) -> Tensor:
 
 
 def scored(learner: Learner, trajectory: Trajectory, latents: Tensor | None = None) -> RewardTable:
-    """Rewards of the final images (or of other latents of the same samples)."""
-    r = learner.config.rollout
-    latents = trajectory.final_Nx if latents is None else latents
-    images = learner.policy.decode(latents, learner.policy.schedule(r.steps)[-1].item(), r.batch)
+    """Rewards of the final images, or of clean latents (σ = 0) predicted for the same samples."""
+    r, sigma = learner.config.rollout, 0.0
+    if latents is None:
+        latents, sigma = trajectory.final_Nx, learner.policy.schedule(r.steps)[-1].item()
+    images = learner.policy.decode(latents, sigma, r.batch)
     table = score(images, trajectory.prompts, learner.rewards, trajectory.group_N)
     if not learner.config.credit.win_rate:
         return table

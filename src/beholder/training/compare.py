@@ -50,10 +50,11 @@ def compare_methods(
         raise InputError("compare-methods: give at least one seed, a budget and evaluations above 0")
     for name in methods:
         find_method(name).preset(preset)
+    rows = {name: changes(settings(name, preset, budget, evaluations)) for name in methods}
     configs = {
-        (name, seed): changes(settings(name, seed, preset, budget, evaluations, output))
+        (name, seed): replace(row, seed=seed, output=str(output / name / f"seed_{seed}"))
         for seed in seeds
-        for name in methods
+        for name, row in rows.items()
     }
     for config in configs.values():
         validate(config)
@@ -73,14 +74,12 @@ def compare_methods(
     return write_comparison(output)
 
 
-def settings(name: str, seed: int, preset: str, budget: int, evaluations: int, output: Path) -> RunConfig:
-    """One run: the row's preset, stopped by the budget, evaluated at about equal distances."""
+def settings(name: str, preset: str, budget: int, evaluations: int) -> RunConfig:
+    """A row's preset, stopped by the budget, evaluated at about equal distances."""
     config = find_method(name).preset(preset)
     iterations = max(1, -(-budget // evaluations_per_iteration(config)))
     return replace(
         config,
-        seed=seed,
-        output=str(output / name / f"seed_{seed}"),
         loop=replace(config.loop, iterations=4 * iterations, budget=budget, minutes=None, signal_every=0),
         evaluation=replace(config.evaluation, every=max(1, round(iterations / evaluations))),
     )
