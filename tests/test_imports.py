@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "beholder"
 CORE = {"errors", "config", "rollouts"}
-PIECES = CORE | {"media", "worlds", "prompts", "policies", "rewards", "credit", "objectives"}
+PIECES = CORE | {"media", "video", "worlds", "prompts", "policies", "judges", "rewards", "credit", "objectives"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
@@ -20,18 +20,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "media": {"errors"},
     "prompts": {"errors", "media", "worlds"},
     "policies": CORE,
-    "rewards": CORE | {"worlds"},
+    "video": {"errors"},
+    "judges": {"errors", "config_file", "video", "worlds"},
+    "rewards": CORE | {"worlds", "judges"},
     "credit": CORE,
     "objectives": CORE,
     "methods": PIECES | {"config_file"},
     "evaluation": PIECES,
+    "preferences": PIECES | {"evaluation"},
     "report": {"errors", "config", "config_file", "methods"},
-    "training": PIECES | {"config_file", "methods", "evaluation", "report"},
-    "cli": PIECES | {"config_file", "methods", "evaluation", "report", "training"},
+    "training": PIECES | {"config_file", "methods", "evaluation", "report", "preferences"},
+    "cli": PIECES | {"config_file", "methods", "evaluation", "report", "training", "preferences"},
 }
 """What each top-level module or package may import besides itself; one that is missing belongs in this table."""
 
-HEAVY = {"torch", "numpy", "diffusers", "transformers", "accelerate", "peft", "matplotlib", "scipy", "PIL"}
+HEAVY = {
+    *("torch", "numpy", "diffusers", "transformers", "accelerate", "peft", "matplotlib", "scipy", "PIL"),
+    *("pyarrow", "datasets"),
+}
 
 
 def package_of(file: Path) -> str:

@@ -1,14 +1,22 @@
 """Images and their prompts on disk."""
 
+import io
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from beholder.errors import InputError
+
+UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, OverflowError, struct.error),
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise at a file that is cut, overwritten or no image."""
 
 
 def read_pairs(path: Path) -> list[tuple[Path, str]]:
@@ -35,13 +43,36 @@ def read_pairs(path: Path) -> list[tuple[Path, str]]:
     return pairs
 
 
-def read_image(path: Path) -> Tensor:
-    """An image file as ``[3, H, W]`` float32 in 0..1."""
+def read_image(source: Path | bytes, name: str = "") -> Tensor:
+    """An image file, or the bytes of one called ``name``, as ``[3, H, W]`` float32 in 0..1.
+
+    Turned as its EXIF data say, laid over white where it is transparent, the first frame where it moves. InputError
+    where it is missing, damaged, or holds 32-bit pixels, whose white is nobody's convention.
+    """
+    said = repr(str(source)) if isinstance(source, Path) else name or "the image"
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"), np.float32) / 255
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+            pixels = _pixels(ImageOps.exif_transpose(image))
     except FileNotFoundError as error:
-        raise InputError(f"image: no file {str(path)!r}") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise InputError(f"image: {str(path)!r} is not a readable image ({error})") from error
+        raise InputError(f"image: no file {said}") from error
+    except UnidentifiedImageError as error:  # its own message holds an address in memory
+        raise InputError(f"image: {said} is not a readable image (no known format)") from error
+    except UNREADABLE as error:
+        raise InputError(f"image: {said} is not a readable image ({error})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """``[H, W, 3]`` float32 in 0..1."""
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image, np.float32) / 65535
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels have no agreed range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA"), np.float32) / 255
+        alpha = rgba[:, :, 3:]
+        return rgba[:, :, :3] * alpha + (1 - alpha)
+    pixels = np.array(image.convert("RGB"), np.float32)
+    pixels /= 255  # in place: an image of 10,000 by 10,000 pixels takes 1.2 GB as it is
+    return pixels
