@@ -134,6 +134,36 @@ class ForwardConfig:
 
 
 @dataclass(frozen=True)
+class RealConfig:
+    """Real images of the prompts, re-noised beside the policy's own samples; the prompt source must have images."""
+
+    images: int = 0
+    """Per prompt; 0 turns it off."""
+    value: float = 1.0
+    """Their advantage: above the own samples' in SPIN, the weight of the pre-training term elsewhere."""
+
+
+@dataclass(frozen=True)
+class PathwiseConfig:
+    """Following the reward's own gradient back into the sampler, for objective.kind pathwise."""
+
+    inputs: Literal["given", "live"] = "given"
+    """given: a step's input counts as given, so steps are replayed one by one (ReFL, DRaFT-1, DRaFT-LV, DRTune); live:
+    the gradient also runs through later steps' inputs (DRaFT, DRaFT-K, AlignProp), in memory that grows with them."""
+    steps: int = 1
+    """given: steps that learn, spread evenly up to the one that predicts the image; live: the last steps."""
+    random: bool = False
+    """live: draw the number of steps anew every iteration, from 1 to `steps` (AlignProp's one cut per batch)."""
+    first: float = 1.0
+    """given: the image is the x̂0 predicted at a step drawn from this share of the schedule on (ReFL 0.75, DRTune 0.6);
+    1 is the last step."""
+    renoised: int = 0
+    """given: further copies of the last step, from re-noised images (DRaFT-LV)."""
+    ceiling: float | None = None
+    """Rewards above this teach nothing (ReFL's 2)."""
+
+
+@dataclass(frozen=True)
 class RolloutConfig:
     """How samples are drawn for learning."""
 
@@ -154,6 +184,8 @@ class RolloutConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     reset: ResetConfig = field(default_factory=ResetConfig)
     forward: ForwardConfig = field(default_factory=ForwardConfig)
+    real: RealConfig = field(default_factory=RealConfig)
+    pathwise: PathwiseConfig = field(default_factory=PathwiseConfig)
     policy: Literal["current", "ema"] = "current"
     """Who draws: the trained weights, or their running average (DiffusionNFT's old policy)."""
     tail: float = 1.0
@@ -230,6 +262,49 @@ class CreditConfig:
 
 
 @dataclass(frozen=True)
+class PreferenceConfig:
+    """objective.kind preference: weight · link(contrast(β utility(ρ))) + anchors, ρ the log-ratio per dimension."""
+
+    utility: Literal["identity", "clip", "clip_ratio", "odds", "mapo"] = "identity"
+    """identity; clip: ρ limited by objective.clip_low/high; clip_ratio: log of the clipped e^ρ (D3PO, SPO, LPO); odds
+    (ORPO) and mapo are for objective.anchor none."""
+    contrast: Literal["pair", "point", "group", "centred", "list"] = "pair"
+    """pair: every two of a prompt's samples; point: each for itself (KTO, BCO); group: Σ value · score (DGPO); centred:
+    each against its group's mean (CRD); list: in order (Plackett-Luce, PRO)."""
+    link: Literal["logistic", "robust", "square", "regress", "hinge", "kto", "reverse_kl"] = "logistic"
+    """logistic: -log σ(x) (DPO); robust: unbiased under flipped labels; square: (h - 1/2β)² (IPO); regress: (x - gap of
+    the values)² (SDPO, CaPO); hinge: max(0, -x) (RRHF, SLiC); kto: 1 - σ(x); reverse_kl (EXO, DMPO)."""
+    label: Literal["hard", "soft", "bradley_terry"] = "hard"
+    """hard: the better value wins, ties are left out (lists: Plackett-Luce); soft: values are ±(2p - 1), p the share of
+    votes (lists: PRO); bradley_terry: σ of the values' difference."""
+    over: Literal["decision", "sample"] = "decision"
+    """sample: compare the means over each sample's decisions (Dense Reward View)."""
+    smoothing: float = 0.0
+    """logistic, robust: share of labels taken for wrong; reverse_kl: its α."""
+    margin: float = 0.0
+    """Taken off x: SimPO's γ; 1 for SLiC's hinge."""
+    baseline: Literal["none", "positive_mean", "mean"] = "none"
+    """point: what every score is compared with: 0, the batch's mean log-ratio where positive (KTO), or the mean of the
+    desired and the undesired (BCO)."""
+    desirable: float = 1.0
+    """point: weight of desired samples."""
+    undesirable: float = 1.0
+    """point: weight of undesired samples."""
+    pessimistic: bool = False
+    """Take the larger of the losses with and without the utility's clip (SDPO)."""
+    discount: float = 1.0
+    """Factor per step on the log-ratio (SDPO)."""
+    weight: float = 1.0
+    """Factor on the comparison, the anchors apart."""
+    sft: float = 0.0
+    """Anchor: times -ψ/D of each comparison's best sample (RRHF, ORPO, CPO; 2 for MaPO, whose errors lack the ½)."""
+    down: float = 0.0
+    """Anchor: times σ of the best sample's score (APO-down)."""
+    safeguard: float | None = None
+    """μ of Diffusion-SDPO: scale the loser's gradient so that the winner's error does not rise; none turns it off."""
+
+
+@dataclass(frozen=True)
 class ObjectiveConfig:
     """What the policy gradient minimises, given the log-ratio and the advantage of every decision."""
 
@@ -240,31 +315,30 @@ class ObjectiveConfig:
         "guard",
         "kl_mask",
         "gspo",
-        "pair_square",
-        "pair_logistic",
-        "list_mle",
-        "dpo",
-        "dgpo",
+        "preference",
+        "dspo",
         "nft",
+        "pathwise",
     ] = "ppo_clip"
     """ppo_clip (1707.06347); reinforce; hard_clip (DPOK); guard (GRPO-Guard); kl_mask (Flow-DPPO); gspo (one ratio per
-    sample); pair_square (SDPO); pair_logistic (D3PO); list_mle (Dense Reward View); dpo; dgpo; nft (DiffusionNFT)."""
+    sample); preference (the DPO family, see objective.preference); dspo; nft (DiffusionNFT); pathwise (the
+    reward's gradient, see rollout.pathwise)."""
     clip_low: float = 1e-4
     """Ratios below 1 - clip_low stop earning; kl_mask: unused."""
     clip_high: float = 1e-4
     """Ratios above 1 + clip_high stop earning; kl_mask: the divergence from which on they do."""
     trust_region: Literal["per_dimension", "joint"] = "per_dimension"
     """Whether the clip bounds the log-ratio per latent dimension (official) or the joint one, in nats."""
-    anchor: Literal["old", "reference"] = "old"
-    """What ratios compare with: the policy that drew the samples, or the reference (D3PO, Dense Reward View)."""
+    anchor: Literal["old", "reference", "none"] = "old"
+    """What ratios compare with: the policy that drew the samples, the reference (the DPO family), or nothing (MaPO,
+    SimPO, ORPO)."""
     weighting: Literal["uniform", "noise", "inverse_dt"] = "uniform"
     """Weight of each decision's loss: equal, its std c over the mean of c (TempFlow-GRPO), or 1/|dt| (GRPO-Guard)."""
     temperature: float = 1.0
-    """pair_logistic, dpo, dgpo, nft: β; list_mle: factor on the scores; pair_square: what log-ratios are divided by."""
-    discount: float = 1.0
-    """pair_square: factor per step on the log-ratio."""
+    """preference, dspo, nft: β."""
     advantage_limit: float = 5.0
     """nft: the advantage from which on a sample counts as wholly good."""
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
 
 
 @dataclass(frozen=True)
@@ -280,6 +354,8 @@ class KLConfig:
     """reward: the sum over a sample's decisions is taken off its reward, where the KL is measured and not learnt."""
     reference: Literal["start", "ema"] = "start"
     """The policy before training (adapters off, or a frozen copy), or the running average of its weights."""
+    refresh: int = 0
+    """start: iterations after which the trained policy becomes the reference (online DPO, SPIN); 0 never."""
     target: float | None = None
     """Adapt beta so that the measured KL approaches this (1909.08593, eq. 3)."""
     horizon: float = 10.0
@@ -312,6 +388,28 @@ class EMAConfig:
     """0 warms the decay up as (1+k)/(10+k); above, as rise · (k - delay) (DiffusionNFT)."""
     delay: int = 0
     """Updates during which the average is a copy, where ``rise`` is above 0."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Preference data to learn from, instead of samples of the policy's own."""
+
+    path: str = ""
+    """Parquet file, folder or pattern of a preference set; empty: the policy draws."""
+    view: Literal["pairs", "groups"] = "pairs"
+    """What is learnt from: pairs of a record's images, or all its images with a value each."""
+    rule: Literal["all_pairs", "threshold", "best_worst", "dominance", "majority", "frontier"] = "all_pairs"
+    """pairs: which of a record's images meet, see `beholder.preferences.selection`."""
+    by: tuple[str, ...] = ()
+    """What decides: names of ratings, `votes` or `ranks`; none: the votes, else the ranks, else the only rating."""
+    margin: float = 0.0
+    """threshold: how far values must be apart."""
+    slack: tuple[float, ...] = (0.0,)
+    """dominance: how much worse the winner may be."""
+    temperature: float = 0.0
+    """Values as logits at this temperature; 0 makes every difference certain."""
+    drop_prompt: float = 0.0
+    """Share of the records that are learnt without their prompt, for guidance."""
 
 
 @dataclass(frozen=True)
@@ -373,6 +471,7 @@ class RunConfig:
     output: str = "runs/latest"
     """Folder of the run."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     credit: CreditConfig = field(default_factory=CreditConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

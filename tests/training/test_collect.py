@@ -12,9 +12,11 @@ from torch import Tensor
 from beholder.config import RunConfig
 from beholder.rewards import Reward
 from beholder.rollouts.kernels import sum_dims
-from beholder.training.collect import anchored_rewards, draw, kl_of_rollout
+from beholder.training.collect import anchored_rewards, kl_of_rollout
+from beholder.training.draw import draw
 from beholder.training.learner import Batch, Learner
 from beholder.training.loop import iterate
+from beholder.training.read import renoised
 from beholder.training.update import shares
 
 # ------------------------------------------------------------------------------------------------ redraw
@@ -255,6 +257,7 @@ def test_noise_shared_by_a_prompt_does_not_depend_on_the_batch(tiny_sd3_folder: 
         made = learner_of(tiny_config(tiny_sd3_folder, rollout__batch=batch, **shared))
         made.progress.iteration = 1
         trajectory = draw(made, 0, list(range(made.config.rollout.prompts)))
+        trajectory = renoised(made, trajectory, made.config.rollout.forward, old=False)
         d = trajectory.decisions.select(trajectory.decision_NT.flatten())
         noise = d.next_Mx + trajectory.final_Nx[d.sample_M]
         found.append((d.sigma_M, noise, trajectory.group_N))

@@ -3,7 +3,7 @@
 import torch
 
 from beholder.rollouts.engine import noise_for
-from beholder.training.collect import sample_seeds
+from beholder.training.draw import sample_seeds
 
 
 def seeds(seed: int, iteration: int) -> torch.Tensor:

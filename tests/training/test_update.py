@@ -1,5 +1,6 @@
 """An update's own arithmetic: halves, shares and micro-batches, what stays together, several rewards, loss scale."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,19 @@ from torch import Tensor, nn
 from beholder.config import KernelConfig, RolloutConfig
 from beholder.objectives.policy_gradient import PolicyGradientStats
 from beholder.rewards import RewardTable
+from beholder.rollouts.engine import replay
 from beholder.rollouts.trajectory import Condition, Decisions, Trajectory
 from beholder.training.learner import Batch, Learner
 from beholder.training.loop import iterate
-from beholder.training.update import UpdateStats, accumulate, micro_batches, shares, split_by_prompt, units
+from beholder.training.update import (
+    UpdateStats,
+    accumulate,
+    batch_statistics,
+    micro_batches,
+    shares,
+    split_by_prompt,
+    units,
+)
 
 
 def trajectory_of(texts: list[str]) -> Trajectory:
@@ -42,6 +52,7 @@ def trajectory_of(texts: list[str]) -> Trajectory:
         kernel=KernelConfig(),
         guidance=RolloutConfig().guidance,
         network_evaluations=0,
+        evidence="transition",
         forward=RolloutConfig().forward,
     )
 
@@ -76,8 +87,11 @@ def test_statistics_do_not_depend_on_the_micro_batches() -> None:
     whole.add(steps, found(ratios, clipped), torch.tensor(2.5), torch.tensor([1.0, 2, 3, 4]))
     parts.add(steps[:1], found(ratios[:1], clipped[:1]), torch.tensor(1.0), torch.tensor([1.0]))
     parts.add(steps[1:], found(ratios[1:], clipped[1:]), torch.tensor(3.0), torch.tensor([2.0, 3, 4]))
-    summary = whole.summary(Accelerator(cpu=True), with_kl=True)
-    again = parts.summary(Accelerator(cpu=True), with_kl=True)
+    whole.add_gains(torch.tensor([3.0, 0.6, 2.0, -0.5, 4.0, 3.0]).double())
+    parts.add_gains(torch.tensor([2.0, 0.5, 1.0, -0.4, 3.0, 3.0]).double())
+    parts.add_gains(torch.tensor([1.0, 0.1, 1.0, -0.1, 1.0, 0.0]).double())
+    summary = whole.summary(Accelerator(cpu=True), with_kl=True, with_gains=True)
+    again = parts.summary(Accelerator(cpu=True), with_kl=True, with_gains=True)
     assert again.pop("clip_fraction_per_step") == summary["clip_fraction_per_step"]
     assert again == pytest.approx({name: value for name, value in summary.items() if name in again})
     assert summary["loss"] == 2.5
@@ -85,12 +99,30 @@ def test_statistics_do_not_depend_on_the_micro_batches() -> None:
     assert summary["clip_fraction"] == 0.5
     assert summary["clip_fraction_per_step"] == {"0": 0.0, "1": 0.5, "2": 1.0}
     assert summary["ratio_max_deviation"] == pytest.approx(0.2)
+    gains = [summary[name] for name in ("liked_gain", "disliked_gain", "implicit_accuracy")]
+    assert gains == pytest.approx([0.2, -0.25, 0.75])
+
+
+def test_gains_of_nobody_are_null() -> None:
+    stats = UpdateStats(2, torch.device("cpu"))
+    stats.add_gains(torch.zeros(6).double())
+    summary = stats.summary(Accelerator(cpu=True), with_kl=False, with_gains=True)
+    assert summary["liked_gain"] is summary["disliked_gain"] is summary["implicit_accuracy"] is None
+    without = stats.summary(Accelerator(cpu=True), with_kl=False, with_gains=False)
+    assert not {"liked_gain", "disliked_gain", "implicit_accuracy"} & set(without)
+
+
+def test_ratios_to_an_old_policy_that_was_not_asked_are_null() -> None:
+    stats = UpdateStats(2, torch.device("cpu"))
+    stats.add(torch.tensor([0, 1]), found([torch.nan] * 2, [False, False]), torch.tensor(0.0), None)
+    summary = stats.summary(Accelerator(cpu=True), with_kl=False, with_gains=False)
+    assert summary["ratio_deviation"] is summary["ratio_max_deviation"] is summary["ratio_mean"] is None
 
 
 def test_the_first_update_is_not_counted_as_unclipped() -> None:
     stats = UpdateStats(2, torch.device("cpu"))
     stats.add(torch.tensor([0, 1]), found([1.0, 1.0], [False, False]), torch.tensor(0.0), None)
-    summary = stats.summary(Accelerator(cpu=True), with_kl=False)
+    summary = stats.summary(Accelerator(cpu=True), with_kl=False, with_gains=False)
     assert summary["clip_fraction"] is None
     assert summary["kl"] is None
     assert summary["ratio_deviation"] == 0.0
@@ -121,14 +153,36 @@ def test_a_unit_is_never_split(size: int, half: int) -> None:
         assert following - start > size or stop == half
 
 
+def preference(**settings: Any) -> dict[str, Any]:
+    return {"objective__kind": "preference"} | {f"objective__preference__{k}": v for k, v in settings.items()}
+
+
+COMPARING: dict[str, dict[str, Any]] = {
+    "DPO": preference(),
+    "SDPO": preference(utility="clip", link="regress", pessimistic=True),
+    "D3PO": preference(utility="clip_ratio"),
+    "Dense Reward View": preference(utility="clip", contrast="list", over="sample"),
+}
+REFERENCE = {"objective__anchor": "reference"}
+FORWARD = {"rollout__forward__times": 2, "rollout__forward__shared": True, **REFERENCE}
+KTO = {**preference(contrast="point", link="kto", baseline="positive_mean"), **FORWARD}
+BCO = {**preference(contrast="point", baseline="mean"), **FORWARD}
+DIFFUSION_SDPO = {**preference(safeguard=0.6), **FORWARD, "rollout__group": 2}
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "ppo_clip": {},
     "guard": {"objective__kind": "guard", "objective__weighting": "inverse_dt"},
     "reference in the loss": {"kl__beta": 0.5, "kl__form": "exact"},
     "gspo": {"objective__kind": "gspo"},
-    "pair_square": {"objective__kind": "pair_square", "rollout__shared_noise": True},
-    "pair_logistic": {"objective__kind": "pair_logistic", "objective__anchor": "reference"},
-    "list_mle": {"objective__kind": "list_mle", "objective__anchor": "reference"},
+    "SDPO": {**COMPARING["SDPO"], "rollout__shared_noise": True},
+    "D3PO": {**COMPARING["D3PO"], **REFERENCE},
+    "Dense Reward View": {**COMPARING["Dense Reward View"], **REFERENCE},
+    "DGPO": {**preference(contrast="group"), **FORWARD},
+    "ORPO": {**preference(utility="odds", weight=0.1, sft=1.0), **FORWARD, "objective__anchor": "none"},
+    "KTO": KTO,
+    "BCO": BCO,
+    "Diffusion-SDPO": DIFFUSION_SDPO,
+    "DSPO": {"objective__kind": "dspo", **FORWARD},
+    "points of samples": {**preference(contrast="point", over="sample"), **REFERENCE},
     "tree": {"rollout__branch__kind": "tree", "rollout__branch__steps": (0, 1), "credit__peers": "depth"},
     "spurs": {"rollout__branch__kind": "spurs", "credit__peers": "siblings"},
     "losses": {"credit__combine": "losses"},
@@ -153,10 +207,11 @@ def test_the_gradient_does_not_depend_on_the_micro_batch(name: str, tiny_sd3_fol
     assert (whole - parts).norm() < 1e-4 * whole.norm()
 
 
-@pytest.mark.parametrize("kind", ["gspo", "pair_square", "pair_logistic", "list_mle"])
-def test_what_an_objective_compares_meets_in_one_micro_batch(kind: str, tiny_sd3_folder: Path) -> None:
+@pytest.mark.parametrize("name", ["gspo", *COMPARING])
+def test_what_an_objective_compares_meets_in_one_micro_batch(name: str, tiny_sd3_folder: Path) -> None:
     """Each call of the network sees whole samples (gspo) or whole prompts, however small the micro-batch."""
-    made = learner_of(tiny_config(tiny_sd3_folder, objective__kind=kind, loop__micro_batch=1))
+    settings = COMPARING.get(name, {"objective__kind": name})
+    made = learner_of(tiny_config(tiny_sd3_folder, loop__micro_batch=1, **settings))
     batch = first_batch(made)
     calls: list[int] = []
     velocity = made.policy.family.velocity
@@ -168,21 +223,112 @@ def test_what_an_objective_compares_meets_in_one_micro_batch(kind: str, tiny_sd3
     made.policy.family.velocity = counted
     accumulate(made, batch, torch.arange(len(batch.trajectory.decisions)), UpdateStats(4, torch.device("cpu")), None)
     steps = len(batch.trajectory.decisions.step_M.unique())
-    assert calls == ([steps] * 12 if kind == "gspo" else [3 * steps] * 4)
+    assert calls == ([steps] * 12 if name == "gspo" else [3 * steps] * 4)
+
+
+# ------------------------------------------------------------------------------------------------ the whole update
+
+
+def moved(made: Learner, scale: float = 0.05) -> Learner:
+    """With trained weights that are no longer the reference's."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in made.policy.trainable().values():
+            weight += scale * torch.randn(weight.shape, generator=generator)
+    return made
+
+
+def parts_of(batch: Batch, size: int) -> list[Tensor]:
+    """All decisions in micro-batches of so many prompts."""
+    group_M = batch.trajectory.group_N[batch.trajectory.decisions.sample_M]
+    order = group_M.argsort(stable=True)
+    return list(order.split(size * int((group_M == 0).sum())))
+
+
+@torch.no_grad()
+def gains_by_hand(made: Learner, batch: Batch) -> Tensor:
+    """½ of how much the mean squared error of the velocity fell against the reference, every decision."""
+    d = batch.trajectory.decisions
+    errors = []
+    for who in (nullcontext(), made.reference()):
+        with who:
+            v = replay(made.policy, batch.trajectory, d).velocity
+            errors.append((v - d.next_Mx).square().flatten(1).mean(1).double())
+    return 0.5 * (errors[1] - errors[0])
+
+
+def test_ktos_baseline_is_the_mean_gain_over_the_whole_update(tiny_sd3_folder: Path) -> None:
+    """By hand, of the decisions that are liked or disliked; failures and zeros do not count. No micro-batch matters."""
+    made = learner_of(tiny_config(tiny_sd3_folder, **KTO))
+    batch = first_batch(made)
+    sample_M = batch.trajectory.decisions.sample_M
+    batch.advantage_MR[sample_M == 4] = torch.nan
+    batch.advantage_MR[sample_M == 7] = 0.0
+    value_M, gain_M = batch.advantage_MR[:, 0], gains_by_hand(moved(made), batch)
+    liked, disliked = gain_M[value_M > 0], gain_M[value_M < 0]
+    assert len(liked) + len(disliked) == 20 and len(liked) != len(disliked)
+    mean_of_all, mean_of_means = torch.cat([liked, disliked]).mean(), (liked.mean() + disliked.mean()) / 2
+    assert abs(mean_of_all - mean_of_means) > 1e-3 * abs(mean_of_all)
+    for size in (1, 3, 4):
+        found = batch_statistics(made, batch, parts_of(batch, size))
+        assert found.log_ratio_all == pytest.approx(mean_of_all.item(), rel=1e-4)
+        assert found.log_ratio == pytest.approx(mean_of_means.item(), rel=1e-4)
+        assert found.safeguard == 1.0
+
+
+def test_the_safeguard_is_of_the_whole_update(tiny_sd3_folder: Path) -> None:
+    """λ = (1 - μ) ‖g_w‖²/⟨g_l, g_w⟩ of the sums over all pairs, which no pair or micro-batch has alone."""
+    made = learner_of(tiny_config(tiny_sd3_folder, **DIFFUSION_SDPO))
+    batch = first_batch(made)
+    d, value_M = batch.trajectory.decisions, batch.advantage_MR[:, 0]
+    moved(made)
+    with torch.no_grad():
+        g = 2 * (replay(made.policy, batch.trajectory, d).velocity - d.next_Mx).flatten(1).double()
+    products, alone = torch.zeros(2).double(), []
+    for group in range(4):
+        for step in range(2):
+            pair = ((batch.trajectory.group_N[d.sample_M] == group) & (d.step_M == step)).nonzero().flatten()
+            won, lost = pair[value_M[pair].argsort(descending=True)]
+            both = torch.stack([g[won] @ g[won], g[lost] @ g[won]])
+            products += both
+            alone.append((0.4 * both[0] / both[1]).clamp(0, 1).item())
+    want = (0.4 * products[0] / products[1]).clamp(0, 1).item()
+    assert 0 < want < 1 and max(alone) - min(alone) > 1e-3
+    for size in (1, 3, 4):
+        assert batch_statistics(made, batch, parts_of(batch, size)).safeguard == pytest.approx(want, rel=1e-4)
+
+
+def test_an_empty_share_has_statistics(tiny_sd3_folder: Path) -> None:
+    made = learner_of(tiny_config(tiny_sd3_folder, **KTO))
+    found = batch_statistics(made, first_batch(made), [])
+    assert (found.log_ratio, found.log_ratio_all, found.safeguard) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("settings", [KTO, BCO, DIFFUSION_SDPO], ids=["KTO", "BCO", "Diffusion-SDPO"])
+def test_away_from_the_reference_the_gradient_does_not_depend_on_the_micro_batch(
+    settings: dict[str, Any], tiny_sd3_folder: Path
+) -> None:
+    """What is measured over the update is the same in each of its micro-batches."""
+    made = learner_of(tiny_config(tiny_sd3_folder, objective__temperature=50.0, **settings))
+    batch = first_batch(made)
+    moved(made)
+    whole, parts = gradient(made, batch, 1000), gradient(made, batch, 5)
+    assert whole.norm() > 0
+    assert (whole - parts).norm() < 1e-4 * whole.norm()
 
 
 # ------------------------------------------------------------------------------------------------ shares
 
 
-@pytest.mark.parametrize("kind", ["ppo_clip", "list_mle"])
-def test_shares_are_disjoint_complete_and_never_split_a_unit(kind: str, tiny_sd3_folder: Path) -> None:
-    made = learner_of(tiny_config(tiny_sd3_folder, objective__kind=kind, loop__updates=3, rollout__group=2))
+@pytest.mark.parametrize("name", ["ppo_clip", "Dense Reward View"])
+def test_shares_are_disjoint_complete_and_never_split_a_unit(name: str, tiny_sd3_folder: Path) -> None:
+    made = learner_of(tiny_config(tiny_sd3_folder, **COMPARING.get(name, {}), loop__updates=3, rollout__group=2))
     batch = first_batch(made)
     unit_M = units(made, batch.trajectory)
     parts = shares(made, batch, 0)
     assert torch.cat(parts).sort().values.tolist() == list(range(len(batch.trajectory.decisions)))
     seen = [set(unit_M[part].tolist()) for part in parts]
-    assert len(seen) == 3 and sum(map(len, seen)) == len(set.union(*seen)) == (8 if kind == "ppo_clip" else 4)
+    assert len(seen) == 3 and sum(map(len, seen)) == len(set.union(*seen)) == (8 if name == "ppo_clip" else 4)
 
 
 def test_epochs_share_anew_and_iterations_too(tiny_sd3_folder: Path) -> None:
@@ -222,10 +368,11 @@ def test_epochs_repeat_the_updates(tiny_sd3_folder: Path) -> None:
     assert once["reward"] == twice["reward"]
 
 
-@pytest.mark.parametrize("kind", ["ppo_clip", "gspo", "pair_square", "pair_logistic", "list_mle"])
-def test_a_sample_whose_reward_failed_is_left_out(kind: str, tiny_sd3_folder: Path) -> None:
+@pytest.mark.parametrize("name", ["ppo_clip", "gspo", *COMPARING])
+def test_a_sample_whose_reward_failed_is_left_out(name: str, tiny_sd3_folder: Path) -> None:
     """Also where its prompt's samples are compared with each other: the others still are."""
-    made = learner_of(tiny_config(tiny_sd3_folder, objective__kind=kind, loop__updates=2), [reward_of(failing_on(1))])
+    settings = COMPARING.get(name, {"objective__kind": name})
+    made = learner_of(tiny_config(tiny_sd3_folder, loop__updates=2, **settings), [reward_of(failing_on(1))])
     before, row = weights_of(made), iterate(made)
     assert row["failed_rewards"] == 1 and row["grad_norm"] > 0 and row["loss"] == row["loss"]
     assert not torch.equal(before, weights_of(made)) and bool(weights_of(made).isfinite().all())

@@ -1,6 +1,7 @@
 """Settings of what is learnt that exclude each other: refused by names, accepted after the change suggested."""
 
 import math
+from typing import Any
 
 import pytest
 from test_validator_rollout import Case, check
@@ -106,6 +107,12 @@ CREDIT: dict[str, Case] = {
 }
 
 FORWARD = {"rollout__forward__times": 2, "kl__form": "velocity"}
+
+
+def preference(**settings: Any) -> dict[str, Any]:
+    return {"objective__kind": "preference"} | {f"objective__preference__{k}": v for k, v in settings.items()}
+
+
 OBJECTIVES: dict[str, Case] = {
     "one ratio for a shared path": (
         {"objective__kind": "gspo", "rollout__branch__kind": "fan"},
@@ -114,15 +121,15 @@ OBJECTIVES: dict[str, Case] = {
         {"objective__kind": "ppo_clip"},
     ),
     "lists at random steps": (
-        {"objective__kind": "list_mle", "rollout__plan__kind": "random"},
+        {**preference(contrast="list"), "rollout__plan__kind": "random"},
         "objective.kind",
         "plan random gives each its own; use prefix",
         {"rollout__plan__kind": "prefix"},
     ),
     "pairs in a group of one": (
-        {"objective__kind": "pair_square", "rollout__group": 1, "credit__baseline": "none"},
+        {**preference(), "rollout__group": 1, "credit__baseline": "none"},
         "objective.kind",
-        "use rollout.group 2 or more",
+        "preference (pair) compares samples of a prompt; use rollout.group 2 or more",
         {"rollout__group": 2},
     ),
     "a step at a time of one ratio": (
@@ -136,6 +143,12 @@ OBJECTIVES: dict[str, Case] = {
         "objective.anchor",
         "use old",
         {"objective__anchor": "old"},
+    ),
+    "scores on paths": (
+        {"objective__kind": "dspo"},
+        "objective.kind",
+        "dspo works on re-noised clean samples; set rollout.forward.times",
+        FORWARD,
     ),
     "a forward objective on paths": (
         {"objective__kind": "nft"},
@@ -172,6 +185,129 @@ OBJECTIVES: dict[str, Case] = {
         "rollout.policy",
         "set ema.decay",
         {"ema__decay": 0.5},
+    ),
+}
+
+PREFERENCES: dict[str, Case] = {
+    "pairs of a shared path": (
+        {**preference(), "rollout__branch__kind": "fan"},
+        "objective.kind",
+        "preference (pair) needs one sample per decision, not branch fan; use ppo_clip",
+        {"objective__kind": "ppo_clip"},
+    ),
+    "a step at a time of whole samples": (
+        {**preference(contrast="point", over="sample"), "loop__order": "steps"},
+        "loop.order",
+        "'steps' takes preference (point)'s samples apart; use samples",
+        {"loop__order": "samples"},
+    ),
+    "a weight per decision of a pair": (
+        {**preference(), "objective__weighting": "noise"},
+        "objective.weighting",
+        "'noise' weighs decisions, preference (pair) compares samples; use uniform",
+        {"objective__weighting": "uniform"},
+    ),
+    "a weight per decision of a score": (
+        {**FORWARD, "objective__kind": "dspo", "objective__weighting": "noise"},
+        "objective.weighting",
+        "dspo compares samples; use uniform",
+        {"objective__weighting": "uniform"},
+    ),
+    "parts of another formula": (
+        {"objective__preference__link": "kto"},
+        "objective.preference",
+        "belongs to objective.kind preference, not ppo_clip; leave it out",
+        {"objective__preference__link": "logistic"},
+    ),
+    "parts of the formula, which is not asked for": (
+        {"objective__preference__smoothing": 0.1},
+        "objective.preference",
+        "belongs to objective.kind preference",
+        {"objective__kind": "preference"},
+    ),
+    "odds of a log-ratio": (
+        {**FORWARD, **preference(utility="odds")},
+        "objective.anchor",
+        "odds is of evidence itself, not of log-ratios; use none",
+        {"objective__anchor": "none"},
+    ),
+    "MaPO's score of a log-ratio": (
+        {**FORWARD, **preference(utility="mapo"), "objective__anchor": "reference"},
+        "objective.anchor",
+        "mapo is of evidence itself, not of log-ratios; use none",
+        {"objective__anchor": "none"},
+    ),
+    "odds of a transition": (
+        {**preference(utility="odds"), "objective__anchor": "none"},
+        "objective.preference.utility",
+        "odds is of denoising errors; set rollout.forward.times, e.g. 2",
+        FORWARD,
+    ),
+    "half of the labels wrong": (
+        preference(smoothing=0.5),
+        "objective.preference.smoothing",
+        "0.5 is not in [0, 0.5); 0 turns it off",
+        {"objective__preference__smoothing": 0.49},
+    ),
+    "fewer than none of the labels wrong": (
+        preference(smoothing=-0.1),
+        "objective.preference.smoothing",
+        "-0.1 is not in [0, 0.5)",
+        {"objective__preference__smoothing": 0.0},
+    ),
+    "a reverse KL to certainty": (
+        preference(link="reverse_kl"),
+        "objective.preference.smoothing",
+        "link reverse_kl needs one above 0, e.g. 0.01",
+        {"objective__preference__smoothing": 0.01},
+    ),
+    "a baseline of pairs": (
+        preference(baseline="positive_mean"),
+        "objective.preference.baseline",
+        "'positive_mean' belongs to contrast point, not pair; use none",
+        {"objective__preference__baseline": "none"},
+    ),
+    "a baseline of pairs, meant for points": (
+        preference(baseline="mean"),
+        "objective.preference.baseline",
+        "belongs to contrast point",
+        {"objective__preference__contrast": "point"},
+    ),
+    "an anchor of points": (
+        preference(contrast="point", sft=1.0),
+        "objective.preference.sft",
+        "of a comparison's best sample; use contrast pair or list",
+        {"objective__preference__contrast": "list"},
+    ),
+    "a fall of points": (
+        preference(contrast="point", down=1.0),
+        "objective.preference.sft",
+        "use contrast pair or list",
+        {"objective__preference__contrast": "pair"},
+    ),
+    "a safeguard of groups": (
+        {**FORWARD, **preference(safeguard=0.9)},
+        "objective.preference.safeguard",
+        "needs pairs of re-noised samples; use rollout.group 2 and forward.times",
+        {"rollout__group": 2},
+    ),
+    "a safeguard of transitions": (
+        {**preference(safeguard=0.9), "rollout__group": 2},
+        "objective.preference.safeguard",
+        "use rollout.group 2 and forward.times",
+        FORWARD,
+    ),
+    "more than all of a safeguard": (
+        {**FORWARD, **preference(safeguard=1.5), "rollout__group": 2},
+        "objective.preference.safeguard",
+        "1.5 is not in [0, 1]",
+        {"objective__preference__safeguard": 1.0},
+    ),
+    "pessimism about no clip": (
+        preference(pessimistic=True),
+        "objective.preference.pessimistic",
+        "there is no clip to compare with; use utility clip",
+        {"objective__preference__utility": "clip"},
     ),
 }
 
@@ -219,7 +355,7 @@ OTHERS: dict[str, Case] = {
         {"loop__updates": 192},
     ),
     "more updates than prompts": (
-        {"loop__updates": 25, "objective__kind": "list_mle"},
+        {"loop__updates": 25, **preference(contrast="list")},
         "loop.updates",
         "use fewer updates",
         {"loop__updates": 24},
@@ -251,7 +387,7 @@ OTHERS: dict[str, Case] = {
         {"rewards": {"shapes": 1.0, "redness": -1.0}},
     ),
 }
-CASES = {**CREDIT, **OBJECTIVES, **OTHERS}
+CASES = {**CREDIT, **OBJECTIVES, **PREFERENCES, **OTHERS}
 
 
 @pytest.mark.parametrize("name", CASES)

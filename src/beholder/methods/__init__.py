@@ -9,6 +9,8 @@ from beholder.methods.forward import FORWARD
 from beholder.methods.general import GENERAL
 from beholder.methods.guarded import FLOW_DPPO, GARDO, GRPO_GUARD, PREF_GRPO
 from beholder.methods.mix_grpo import MIX_GRPO, MIX_GRPO_FLASH, MIX_GRPO_FLASH_STAR
+from beholder.methods.pathwise import PATHWISE
+from beholder.methods.preferences import OFFLINE
 from beholder.methods.row import Method
 
 FLOWS = (FLOW_GRPO, FLOW_GRPO_FAST, FLOW_CPS, DANCE_GRPO, MIX_GRPO, MIX_GRPO_FLASH, MIX_GRPO_FLASH_STAR)
@@ -17,7 +19,7 @@ TRUST = (GRPO_GUARD, FLOW_DPPO, PREF_GRPO, GARDO)
 DIFFUSION = (DDPO_SF, DDPO_IS, DPOK, TDPO, TDPO_R, SDPO, DENSE_REWARD, D3PO)
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (*FLOWS, *BRANCHES, *TRUST, *DIFFUSION, *FORWARD, *GENERAL)
+    method.name: method for method in (*FLOWS, *BRANCHES, *TRUST, *DIFFUSION, *FORWARD, *GENERAL, *OFFLINE, *PATHWISE)
 }
 
 

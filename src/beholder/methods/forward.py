@@ -1,6 +1,6 @@
 """Methods that need no likelihood of a path: they re-noise clean samples and look at the denoising error."""
 
-from beholder.methods.bases import SD35, SHAPES
+from beholder.methods.bases import SD15, SD35, SHAPES
 from beholder.methods.row import Method, vary
 
 CFG_FREE = {
@@ -17,6 +17,31 @@ SMALL = {
     "loop.updates": 1,
 }
 
+SELF_PLAY = {
+    "rewards": {},
+    "rollout.group": 1,
+    "rollout.guidance.scale": 1.0,
+    "rollout.real.images": 1,
+    "rollout.forward.times": 1,
+    "rollout.forward.time": "uniform",
+    "rollout.forward.shared": True,
+    "credit.baseline": "none",
+    "credit.scale": "none",
+    "objective.kind": "preference",
+    "objective.anchor": "reference",
+    "kl.beta": 0.0,
+    "kl.form": "velocity",
+    "loop.updates": 1,
+}
+WEIGHTED = {
+    "rollout.real.images": 1,
+    "rollout.real.value": 1.0,
+    "credit.baseline": "none",
+    "credit.scale": "none",
+    "objective.kind": "reinforce",
+    "objective.anchor": "none",
+    "kl.beta": 0.0,
+}
 NFT = {"objective.kind": "nft", "objective.temperature": 1.0, "rollout.policy": "ema", "loop.updates": 1}
 DIFFUSION_NFT = Method(
     name="diffusion-nft",
@@ -92,7 +117,9 @@ DGPO = Method(
                 "rollout.forward.times": 4,
                 "rollout.forward.shared": True,
                 "rollout.forward.weight": "uniform",
-                "objective.kind": "dgpo",
+                "objective.kind": "preference",
+                "objective.preference.contrast": "group",
+                "objective.preference.weight": 0.01,
                 "objective.anchor": "reference",
                 "objective.temperature": 100.0,
                 "kl.beta": 0.02,
@@ -106,7 +133,9 @@ DGPO = Method(
                 **SMALL,
                 "rollout.forward.shared": True,
                 "rollout.forward.weight": "uniform",
-                "objective.kind": "dgpo",
+                "objective.kind": "preference",
+                "objective.preference.contrast": "group",
+                "objective.preference.weight": 0.1,
                 "objective.anchor": "reference",
                 "objective.temperature": 10.0,
             },
@@ -133,7 +162,7 @@ ONLINE_DPO = Method(
                 "credit.scale": "none",
                 "credit.keep_best": 1,
                 "credit.keep_worst": 1,
-                "objective.kind": "dpo",
+                "objective.kind": "preference",
                 "objective.anchor": "reference",
                 "objective.temperature": 100.0,
                 "kl.beta": 0.0,
@@ -149,7 +178,7 @@ ONLINE_DPO = Method(
                 "credit.scale": "none",
                 "credit.keep_best": 1,
                 "credit.keep_worst": 1,
-                "objective.kind": "dpo",
+                "objective.kind": "preference",
                 "objective.anchor": "reference",
                 "objective.temperature": 20.0,
             },
@@ -220,4 +249,104 @@ RWR = Method(
         "DDPO's code weighs 10240 samples at once and re-encodes decoded images; here an iteration's latents.",
     ),
 )
-FORWARD = (DIFFUSION_NFT, AWM, DGPO, ONLINE_DPO, RAFT, RWR)
+CRD = Method(
+    name="crd",
+    title="CRD",
+    paper="Centred reward distillation, 2603.14128",
+    idea="Regress the implicit reward of every sample, less its group's mean, onto its reward, less the group's.",
+    presets={
+        "published": vary(
+            SD35,
+            "crd",
+            {
+                **CFG_FREE,
+                "rollout.forward.shared": True,
+                "objective.kind": "preference",
+                "objective.preference.contrast": "centred",
+                "objective.preference.link": "regress",
+                "kl.beta": 0.1,
+                "rollout.policy": "ema",
+                "ema.decay": 0.999,
+                "ema.rise": 0.005,
+                "ema.every": 1,
+                "loop.updates": 1,
+            },
+        ),
+        "shapes": vary(
+            SHAPES,
+            "crd",
+            {
+                **SMALL,
+                "rollout.forward.shared": True,
+                "objective.kind": "preference",
+                "objective.preference.contrast": "centred",
+                "objective.preference.link": "regress",
+                "objective.temperature": 20.0,
+                "rollout.policy": "ema",
+                "ema.decay": 0.5,
+                "ema.rise": 0.01,
+            },
+        ),
+    },
+    differences=(
+        "Errors are plain means; the released code divides each by its own mean absolute error.",
+        "Its KL is to a reference with guidance 4.5; here both have the rollout's guidance.",
+    ),
+)
+SPIN = Method(
+    name="spin-diffusion",
+    title="SPIN-Diffusion",
+    paper="SPIN-Diffusion, 2402.10210",
+    idea="Prefer real images to the policy's own, the policy of the last round being both opponent and reference.",
+    presets={
+        "published": vary(
+            SD15,
+            "spin-diffusion",
+            {
+                **SELF_PLAY,
+                "policy.training": "full",
+                "policy.dtype": "float32",
+                "rollout.prompts": 256,
+                "objective.temperature": 2000.0,
+                "optimiser.lr": 2e-5,
+                "kl.refresh": 50,
+            },
+        ),
+        "shapes": vary(
+            SHAPES,
+            "spin-diffusion",
+            {
+                **SMALL,
+                **SELF_PLAY,
+                "rollout.prompts": 192,
+                "objective.temperature": 20.0,
+                "optimiser.lr": 1e-4,
+                "kl.refresh": 20,
+            },
+        ),
+    },
+    differences=("Opponents are drawn anew every iteration; the released code draws a round's images at once.",),
+)
+HUMAN_FEEDBACK = Method(
+    name="reward-weighted",
+    title="Reward-weighted fine-tuning",
+    paper="Aligning text-to-image models using human feedback, 2302.12192",
+    idea="Fine-tune on own samples weighted by their rewards, and on real images so that quality stays.",
+    presets={
+        "published": vary(
+            SD15,
+            "reward-weighted",
+            {
+                **CFG_FREE,
+                **WEIGHTED,
+                "rollout.group": 4,
+                "rollout.forward.times": 1,
+                "rollout.forward.time": "uniform",
+                "optimiser.lr": 1e-5,
+            },
+        ),
+        "shapes": vary(SHAPES, "reward-weighted", {**SMALL, **WEIGHTED}),
+    },
+    differences=("There is no official code; its rewards are those of a model trained on 27,000 human labels.",),
+)
+FORWARD = (DIFFUSION_NFT, AWM, DGPO, ONLINE_DPO, RAFT, RWR, CRD, SPIN, HUMAN_FEEDBACK)

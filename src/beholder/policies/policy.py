@@ -120,9 +120,10 @@ class Policy:
         return self.family.schedule(steps)
 
     def decode(self, final_Nx: Tensor, sigma: float, batch: int) -> Tensor:
-        """Images ``[N, 3, H, W]`` in 0..1, float32, ``batch`` at a time."""
-        parts = final_Nx.split(batch)
-        return torch.cat([self.family.decode(x, torch.full((len(x),), sigma, device=x.device)) for x in parts])
+        """Images ``[N, 3, H, W]`` in 0..1, float32, ``batch`` at a time; with gradient where the latents have one."""
+        with torch.set_grad_enabled(final_Nx.requires_grad):
+            parts = final_Nx.split(batch)
+            return torch.cat([self.family.decode(x, torch.full((len(x),), sigma, device=x.device)) for x in parts])
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -143,14 +144,24 @@ class Policy:
             self.network = network
 
     def encode_images(self, images: list[Tensor]) -> Tensor:
-        """Clean latents ``[N, C, h, w]`` of images ``[3, H, W]`` in 0..1, resized to the policy's resolution."""
+        """Clean latents ``[N, C, h, w]`` of images ``[3, H, W]`` in 0..1, fitted to the policy's resolution."""
+        return encode_images(self.pipeline.vae, self.fitted(images).to(self.device))
+
+    def fitted(self, images: list[Tensor]) -> Tensor:
+        """Images ``[3, H, W]`` of any size, scaled to cover the policy's resolution and cut to it: ``[N, 3, H, W]``."""
         factor = self.pipeline.vae_scale_factor
-        size = [side * factor for side in self.family.latent_shape()[-2:]]
-        fitted = [
-            image if list(image.shape[1:]) == size else F.interpolate(image[None], size, mode="area")[0]
-            for image in images
-        ]
-        return encode_images(self.pipeline.vae, torch.stack(fitted).to(self.device))
+        height, width = (side * factor for side in self.family.latent_shape()[-2:])
+        fitted = []
+        for image in images:
+            h, w = image.shape[1:]
+            if (h, w) != (height, width):
+                scale = max(height / h, width / w)
+                size = [max(height, round(h * scale)), max(width, round(w * scale))]
+                image = F.interpolate(image[None], size, mode="area" if scale < 1 else "bilinear")[0]
+                top, left = (size[0] - height) // 2, (size[1] - width) // 2
+                image = image[:, top : top + height, left : left + width]
+            fitted.append(image)
+        return torch.stack(fitted)
 
     def keep_reference(self) -> None:
         """Keeps a frozen copy where adapters cannot simply be turned off."""

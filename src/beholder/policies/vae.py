@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 
-@torch.no_grad()
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """``[N, C, h, w]`` scaled latents to float32 images ``[N, 3, H, W]`` in 0..1."""
+    """``[N, C, h, w]`` scaled latents to float32 images ``[N, 3, H, W]`` in 0..1, with gradient where they have one."""
     shift = vae.config.get("shift_factor") or 0.0
     raw = latents.to(vae.dtype) / vae.config.scaling_factor + shift
     images = vae.decode(raw, return_dict=False)[0].float()

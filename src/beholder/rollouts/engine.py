@@ -164,7 +164,8 @@ def rollout(
         unconditional=start.unconditional,
         kernel=config.kernel,
         guidance=config.guidance,
-        forward=None,
+        evidence="transition",
+        forward=config.forward,
         network_evaluations=evaluations,
     )
 
@@ -198,7 +199,7 @@ class Replay:
     """M decisions scored by the present policy."""
 
     transition: Transition | None
-    """None for forward decisions, which have no transition."""
+    """None where the evidence is not of transitions."""
     velocity: Tensor
     logp_M: Tensor
     """ψ of each decision."""
@@ -213,7 +214,9 @@ def replay(policy: VelocityPolicy, trajectory: Trajectory, decisions: Decisions)
     condition = trajectory.condition.select(sample_U)
     v = policy.velocity(d.state_Mx[row_U], d.sigma_M[row_U], condition, unconditional, trajectory.guidance)
     v = v[member_M]
-    if trajectory.forward is not None:
+    if trajectory.evidence == "direction":
+        return Replay(None, v, sum_dims(v * d.next_Mx))
+    if trajectory.evidence == "denoising":
         error_M = sum_dims((v - d.next_Mx).square()) / trajectory.n_dims
         return Replay(None, v, denoising_evidence(trajectory.forward.weight, error_M, d.sigma_M) * trajectory.n_dims)
     move = transition(trajectory.kernel, d.state_Mx, v, d.sigma_M, d.sigma_next_M)

@@ -42,11 +42,13 @@ def with_forward_decisions(
     sigmas_T1: Tensor,
     batch: int,
     key_N: Tensor,
+    old: bool = True,
 ) -> Trajectory:
     """The trajectory with ``config.times`` forward decisions per sample in the place of its transitions.
 
-    ``policy`` is the one that drew the samples: its velocities are kept as the old ones. Samples of equal ``key_N``
-    (int64) get the same noise levels and the same noise, whatever the batch: their own seed, or one per prompt.
+    ``policy`` is the one that drew the samples: its velocities are kept as the old ones where ``old``, which costs a
+    network evaluation each; else ψ_old is NaN. Samples of equal ``key_N`` (int64) get the same noise levels and the
+    same noise, whatever the batch: their own seed, or one per prompt.
     """
     x0, n, j = trajectory.final_Nx, len(trajectory), config.times
     t_NJ = draw_times(config, sigmas_T1, key_N).to(x0.device)
@@ -55,19 +57,11 @@ def with_forward_decisions(
         noise = noise_for(key_N, tuple(x0.shape[1:]), NOISE_STREAM + k).to(x0.device)
         t = t_NJ[:, k]
         state, target = x0 * per_sample(1 - t, x0) + noise * per_sample(t, x0), noise - x0
-        old = torch.cat(
-            [
-                policy.velocity(
-                    state[i : i + batch],
-                    t[i : i + batch],
-                    trajectory.condition.select(slice(i, i + batch)),
-                    None if trajectory.unconditional is None else trajectory.unconditional.select(slice(i, i + batch)),
-                    trajectory.guidance,
-                )
-                for i in range(0, n, batch)
-            ]
-        )
-        error = sum_dims((old - target).square()) / trajectory.n_dims
+        velocity, logp = state.new_zeros(n, 0), torch.full_like(t, torch.nan)
+        if old:
+            velocity = _velocities(policy, trajectory, state, t, batch)
+            error = sum_dims((velocity - target).square()) / trajectory.n_dims
+            logp = denoising_evidence(config.weight, error, t) * trajectory.n_dims
         numbers = torch.arange(n, device=x0.device)
         parts.append(
             Decisions(
@@ -76,8 +70,8 @@ def with_forward_decisions(
                 sigma_next_M=torch.zeros_like(t),
                 state_Mx=state,
                 next_Mx=target,
-                logp_old_M=denoising_evidence(config.weight, error, t) * trajectory.n_dims,
-                mean_old_Mx=old,
+                logp_old_M=logp,
+                mean_old_Mx=velocity,
                 std_M=torch.ones_like(t),
                 change_M=torch.zeros_like(t),
                 state_id_M=numbers + k * n,
@@ -86,4 +80,21 @@ def with_forward_decisions(
         )
     decisions = Decisions(**{name: torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])})
     decision_NT = torch.arange(n, device=x0.device)[:, None] + n * torch.arange(j, device=x0.device)
-    return trajectory.with_decisions(decisions, decision_NT, config)
+    return trajectory.with_decisions(decisions, decision_NT, config, len(decisions) if old else 0)
+
+
+def _velocities(policy: VelocityPolicy, trajectory: Trajectory, state: Tensor, t: Tensor, batch: int) -> Tensor:
+    parts = [slice(i, i + batch) for i in range(0, len(state), batch)]
+    unconditional = trajectory.unconditional
+    return torch.cat(
+        [
+            policy.velocity(
+                state[part],
+                t[part],
+                trajectory.condition.select(part),
+                None if unconditional is None else unconditional.select(part),
+                trajectory.guidance,
+            )
+            for part in parts
+        ]
+    )

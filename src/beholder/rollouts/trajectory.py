@@ -6,11 +6,14 @@ Shapes: N samples, M trained decisions, T steps; ``x`` stands for the latent's o
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from beholder.config import ForwardConfig, GuidanceConfig, KernelConfig
+
+EvidenceKind = Literal["transition", "denoising", "direction"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Decisions:
     """M decisions, ready to be scored again; every tensor is ``[M, ...]``. States are float32.
 
     Where evidence is from the forward process, ``state`` is a re-noised sample, ``next`` its target velocity and
-    ``mean_old`` the old policy's velocity.
+    ``mean_old`` the old policy's velocity, ``[M, 0]`` unless it is kept.
     """
 
     step_M: Tensor
@@ -92,8 +95,11 @@ class Trajectory:
     unconditional: Condition | None
     kernel: KernelConfig
     guidance: GuidanceConfig
-    forward: ForwardConfig | None
-    """How the decisions were made from clean samples; None where they are transitions."""
+    evidence: EvidenceKind
+    """What the decisions are: the transitions that drew the sample, errors of denoising it, or products of the velocity
+    with a given direction (``next``)."""
+    forward: ForwardConfig
+    """How denoising errors count."""
     network_evaluations: int
     """Forward passes of the denoiser, counted per sample and per guidance branch."""
 
@@ -104,13 +110,16 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.prompts)
 
-    def with_decisions(self, decisions: Decisions, decision_NT: Tensor, forward: ForwardConfig) -> "Trajectory":
-        """The same samples with forward decisions; each cost a network evaluation, or two with guidance."""
-        cost = len(decisions) * (1 if self.unconditional is None else 2)
+    def with_decisions(
+        self, decisions: Decisions, decision_NT: Tensor, forward: ForwardConfig, scored: int
+    ) -> "Trajectory":
+        """The same samples with forward decisions; ``scored`` of them cost an evaluation each (two with guidance)."""
+        cost = scored * (1 if self.unconditional is None else 2)
         return replace(
             self,
             decisions=decisions,
             decision_NT=decision_NT,
+            evidence="denoising",
             forward=forward,
             network_evaluations=self.network_evaluations + cost,
         )

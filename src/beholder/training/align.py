@@ -22,6 +22,7 @@ from beholder.rollouts.kernels import stds, trainable_steps
 from beholder.training.doctor import examine
 from beholder.training.learner import Learner, make_learner, restore, state_of
 from beholder.training.loop import iterate, timed
+from beholder.training.read import load_comparisons
 from beholder.training.run_folder import Progress, RunFolder, no_room_is_said
 from beholder.training.validator import validate
 
@@ -61,15 +62,13 @@ class Run:
                 )
         self.heldout = load_prompts(config.evaluation.prompts)
         self.judges: list[Reward] = load_rewards(config.evaluation.rewards, scorers)
-        prompts, rewards = load_prompts(config.prompts), load_rewards(list(config.rewards), scorers)
+        prompts = self.heldout if config.data.path else load_prompts(config.prompts)
+        rewards = load_rewards(list(config.rewards), scorers) if config.rewards else []
+        data = load_comparisons(config.data) if config.data.path else None
         self.check_prompts(prompts, rewards)
-        if config.rollout.reset.share and prompts.image is None:
-            raise InputError(
-                f"rollout.reset.share: prompts {config.prompts!r} has no images to start from; use shapes:train, or a "
-                '.jsonl file of {"image": path, "prompt": text} lines'
-            )
+        self.check_means(prompts, rewards)
         policy = load_policy(config.policy, self.accelerator.device, config.seed)
-        self.learner: Learner = make_learner(config, policy, prompts, rewards, self.accelerator)
+        self.learner: Learner = make_learner(config, policy, prompts, rewards, self.accelerator, data)
         self.folder = self._open(folder)
         rows = self.folder.rows("metrics.jsonl")
         self.measured: int | None = max((r["iteration"] for r in rows if r["event"] == "evaluation"), default=None)
@@ -84,6 +83,24 @@ class Run:
             if any(reward.name in ("shapes", "shapes_strict", "shapes_graded") for reward in judged):
                 for text in texts:
                     parse(text)
+
+    def check_means(self, prompts: PromptSet, rewards: list[Reward]) -> None:
+        """What the settings ask of prompts and rewards beyond their names."""
+        r = self.config.rollout
+        for name, wanted in (("rollout.reset.share", r.reset.share), ("rollout.real.images", r.real.images)):
+            if wanted and prompts.image is None:
+                raise InputError(
+                    f"{name}: prompts {self.config.prompts!r} has no images; use shapes:train, or a .jsonl file of "
+                    '{"image": path, "prompt": text} lines'
+                )
+        if self.config.objective.kind == "pathwise":
+            for reward in rewards:
+                if not reward.differentiable:
+                    raise InputError(
+                        f"rewards: {reward.name!r} has no gradient to follow; objective.kind pathwise needs a "
+                        "differentiable reward (see `beholder rewards`; a function of one's own says so with the "
+                        "attribute differentiable = True), other kinds do not"
+                    )
 
     @property
     def main(self) -> bool:
@@ -133,7 +150,7 @@ class Run:
         """Once, before anything is drawn: steps the plan may ask for that have no density worth training."""
         r, sigmas = self.config.rollout, self.learner.policy.schedule(self.config.rollout.steps)
         left_out = (~trainable_steps(r.kernel, sigmas)).nonzero().flatten().tolist()
-        if left_out and self.main and not r.forward.times:
+        if left_out and self.main and not (r.forward.times or self.config.objective.kind == "pathwise"):
             deviations = ", ".join(f"{std:.2g}" for std in stds(r.kernel, sigmas)[left_out].tolist())
             message = (
                 f"never trained: step {', '.join(map(str, left_out))} of 0..{r.steps - 1}, whose standard deviation "

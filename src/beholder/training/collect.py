@@ -1,13 +1,11 @@
-"""Draw, score, credit: the first half of an iteration.
+"""Draw (or read), score, credit: the first half of an iteration.
 
-Every random choice is a function of (seed, iteration, prompt, member), so a sample does not depend on how the work is
-sharded. Statistics are taken over all processes' samples, so several small processes learn what one large one would.
+Statistics are taken over all processes' samples, so several small processes learn what one large one would.
 """
 
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate.utils import gather_object
@@ -18,31 +16,29 @@ from beholder.credit.critic import state_features
 from beholder.credit.group import group_spread, group_stats
 from beholder.credit.paths import gae
 from beholder.errors import RunError
-from beholder.objectives.policy_gradient import NEEDS_MEANS
 from beholder.objectives.regularisers import gate, transition_kl
 from beholder.rewards import RewardTable, score
 from beholder.rewards.pairwise import win_rates
-from beholder.rollouts.engine import replay, rollout
-from beholder.rollouts.forward import with_forward_decisions
-from beholder.rollouts.kernels import trainable_steps
-from beholder.rollouts.plans import compress_tail, draw_plan, ode_plan
+from beholder.rollouts.engine import replay
 from beholder.rollouts.trajectory import Trajectory
-from beholder.training.learner import Batch, Learner
-
-
-def sample_seeds(seed: int, iteration: int, group_N: Tensor, member_N: Tensor) -> Tensor:
-    """One seed per sample, distinct over iterations, prompts and members; below 2^62."""
-    base = (seed * 1_000_003 + iteration) % 2**30
-    return (base * 2**16 + group_N) * 2**16 + member_N
+from beholder.training.draw import draw
+from beholder.training.learner import Batch, Learner, compares_with_old, reward_weights
+from beholder.training.pathwise import follow_rewards
+from beholder.training.read import data_samples, real_samples, renoised
 
 
 def collect(learner: Learner) -> Batch:
-    """Draws this process's groups, scores them, and turns all processes' rewards into advantages."""
+    """This process's groups, drawn or read, with the advantages that all processes' rewards give them."""
     config, accelerator, iteration = learner.config, learner.accelerator, learner.progress.iteration
     share = config.rollout.prompts // accelerator.num_processes
     groups = list(range(accelerator.process_index * share, (accelerator.process_index + 1) * share))
-    trajectory = draw(learner, 0, groups)
-    table = scored(learner, trajectory)
+    if config.objective.kind == "pathwise":
+        return follow_rewards(learner, groups)
+    reading: dict[str, Any] = {}
+    if config.data.path:
+        trajectory, table, reading = data_samples(learner, groups)
+    else:
+        trajectory, table = drawn(learner, groups)
     rewards, groups_E = (
         learner.everyone(_sample_rewards(learner, table, trajectory)),
         learner.everyone(trajectory.group_N),
@@ -56,6 +52,8 @@ def collect(learner: Learner) -> Batch:
         more = scored(learner, again)
         table = replace(table, values_NM=torch.cat([table.values_NM, more.values_NM]))
         trajectory = Trajectory.cat([trajectory, again])
+    if config.rollout.forward.times:
+        trajectory = renoised(learner, trajectory, config.rollout.forward, compares_with_old(config))
     mine, values = learner.mine(len(trajectory)), learner.everyone(table.values_NM)
     everything = RewardTable(values, table.names)
     reward_ER, weight_R, kl = combined(learner, everything, trajectory, mine)
@@ -67,77 +65,30 @@ def collect(learner: Learner) -> Batch:
         _, number_N = trajectory.group_N.unique(return_inverse=True)
         dull_N = ~_teaching(learner, table, trajectory)[number_N]
         advantage_MR[dull_N[trajectory.decisions.sample_M.cpu()]] = torch.nan
-    gate_E = gate(values, config.kl.gate)
+    gate_N = gate(values, config.kl.gate)[mine]
+    if config.rollout.real.images:
+        real = real_samples(learner, groups)
+        real = renoised(learner, real, config.rollout.forward, compares_with_old(config))
+        value_MR = torch.full((len(real.decisions), advantage_MR.shape[1]), config.rollout.real.value)
+        trajectory, advantage_MR = Trajectory.cat([trajectory, real]), torch.cat([advantage_MR, value_MR])
+        gate_N = torch.cat([gate_N, torch.ones(len(real))])
     stats = {
         "reward_std": found.std,
         "failed_rewards": failed,
         "groups_without_variance": found.without_variance,
         **({"kl_of_rollout": kl} if kl is not None else {}),
+        **reading,
         **extra,
     }
-    return Batch(trajectory, advantage_MR, everything, gate_E[mine], stats)
+    return Batch(trajectory, advantage_MR, everything, gate_N, stats)
 
 
-def draw(learner: Learner, number: int, groups: list[int]) -> Trajectory:
-    """The samples of the prompts ``groups`` of drawing ``number``, in batches of ``rollout.batch`` under one plan."""
-    config, policy = learner.config, learner.policy
-    r, iteration = config.rollout, learner.progress.iteration
-    key = [config.seed, iteration, *([number] if number else [])]
-    index_P = learner.prompts.draw(r.prompts, key)
-    generator = torch.Generator().manual_seed((config.seed * 1_000_003 + iteration + number * 2**40) % 2**63)
-    sigmas = policy.schedule(r.steps)
-    trainable, skipped = trainable_steps(r.kernel, sigmas), steps_skipped(learner)
-    trainable[:skipped] = False
-    if r.forward.times:
-        plan = ode_plan(r, r.prompts)
-    else:
-        plan = draw_plan(r, trainable, r.prompts, iteration - 1, generator)
-        sigmas, plan = compress_tail(sigmas, plan, r.tail)
-    sigmas, plan = sigmas[skipped:], plan.without(skipped)
-    each = len(plan) // r.prompts
-    group_N = torch.tensor(groups).repeat_interleave(each)
-    member_N = torch.arange(each).repeat(len(groups))
-    plan = plan.select(group_N * each + member_N)
-    texts = [learner.prompts.texts[index_P[g]] for g in group_N.tolist()]
-    plan = replace(plan, start_N=plan.start_N + number * r.prompts * r.group)
-    group_N = group_N + number * r.prompts
-    seed_N = sample_seeds(config.seed, iteration, group_N, member_N)
-    prompt_seed_N = sample_seeds(config.seed, iteration, group_N, torch.zeros_like(member_N))
-    starts_N = sample_seeds(config.seed, iteration, group_N, plan.start_N % r.group)
-    origin_N = prompt_seed_N if r.shared_noise else starts_N
-    # What is compared with its siblings is drawn with them: one start, or where they share their noise one prompt.
-    leaves = each if r.shared_noise and config.credit.peers == "siblings" else each // r.group
-    size, parts = max(leaves, r.batch // leaves * leaves), []
-    for i in range(0, len(texts), size):
-        rows = slice(i, min(i + size, len(texts)))
-        clean = None
-        if skipped:
-            chosen = zip(group_N[rows].tolist(), origin_N[rows].tolist(), strict=True)
-            clean = policy.encode_images([_real_image(learner, index_P[g - number * r.prompts], o) for g, o in chosen])
-        start = policy.start(
-            texts[rows], group_N[rows], seed_N[rows], origin_N[rows], sigmas[0].item(), r.guidance.scale != 1, clean
-        )
-        keep = config.objective.kind in NEEDS_MEANS or config.loop.max_kl is not None
-        part = plan.select(torch.arange(rows.start, rows.stop))
-        with learner.drawing():
-            drawn = rollout(policy, start, sigmas, part, r, keep, config.credit.dense != "none")
-            if r.forward.times:
-                key_N = prompt_seed_N if r.forward.shared else seed_N
-                drawn = with_forward_decisions(policy, drawn, r.forward, sigmas, config.loop.micro_batch, key_N[rows])
-        parts.append(drawn)
-    return Trajectory.cat(parts)
-
-
-def steps_skipped(learner: Learner) -> int:
-    """How many steps this iteration leaves out because it starts from noised real images; the same everywhere."""
-    config, reset = learner.config, learner.config.rollout.reset
-    chance = np.random.default_rng([config.seed, learner.progress.iteration, 3]).random()
-    return reset.step if chance < reset.share else 0
-
-
-def _real_image(learner: Learner, index: int, seed: int) -> Tensor:
-    assert learner.prompts.image is not None
-    return learner.prompts.image(index, seed)
+def drawn(learner: Learner, groups: list[int]) -> tuple[Trajectory, RewardTable]:
+    """Fresh samples and their rewards; without any, all count as what real images are preferred to (SPIN)."""
+    trajectory = draw(learner, 0, groups)
+    if not learner.rewards:
+        return trajectory, RewardTable(torch.full((len(trajectory), 1), -1.0), ("own",))
+    return trajectory, scored(learner, trajectory)
 
 
 def scored(learner: Learner, trajectory: Trajectory, latents: Tensor | None = None) -> RewardTable:
@@ -155,7 +106,7 @@ def scored(learner: Learner, trajectory: Trajectory, latents: Tensor | None = No
 
 
 def _sample_rewards(learner: Learner, table: RewardTable, trajectory: Trajectory) -> Tensor:
-    return torch.where(trajectory.probe_N < 0, table.weighted(learner.config.rewards), torch.nan)
+    return torch.where(trajectory.probe_N < 0, table.weighted(reward_weights(learner.config, table)), torch.nan)
 
 
 def _teaching(learner: Learner, table: RewardTable, trajectory: Trajectory) -> Tensor:
@@ -172,7 +123,7 @@ def combined(
     if config.credit.combine != "rewards":
         weights = torch.tensor([config.rewards[name] for name in everything.names])
         return everything.values_NM, weights, None
-    reward_E, kl = everything.weighted(config.rewards), None
+    reward_E, kl = everything.weighted(reward_weights(config, everything)), None
     if config.kl.place == "reward" and learner.beta > 0:
         kl_M = kl_of_rollout(learner, trajectory)
         taken = trajectory.decision_NT >= 0

@@ -26,26 +26,58 @@ def is_first() -> bool:
 
 def plan_table(config: RunConfig) -> Table:
     """What the settings amount to, before anything is drawn."""
-    r, loop, objective = config.rollout, config.loop, config.objective
-    sigmas = torch.linspace(1, 0, r.steps + 1)  # the model's own are not known yet; only their number matters here
-    plan = draw_plan(r, torch.ones(r.steps, dtype=torch.bool), r.prompts, 0, torch.Generator().manual_seed(0))
-    samples, evaluations = len(plan), planned_evaluations(plan, sigmas, r)
+    r, loop = config.rollout, config.loop
+    samples, source = samples_and_cost(config)
+    updates = loop.updates * loop.epochs
     rows = {
         "method": config.method,
         "policy": f"{config.policy.model}, {config.policy.training}",
-        "rewards": ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.items()),
-        "samples per iteration": f"{r.prompts} prompts x {samples // r.prompts} = {samples}",
-        "network evaluations": f"about {evaluations:,} per iteration, {r.steps} steps each",
-        "optimiser steps per iteration": f"{loop.updates * loop.epochs} of {samples // loop.updates} samples",
-        "trust region": f"-{objective.clip_low:g} / +{objective.clip_high:g}, {objective.trust_region}",
+        "rewards": ", ".join(f"{weight:g} x {name}" for name, weight in config.rewards.items()) or "none",
+        **source,
+        "optimiser steps per iteration": f"{updates} of {samples // loop.updates} samples",
+        "objective": _objective(config),
         "KL to the reference": f"{config.kl.beta:g} x {config.kl.form}" if config.kl.beta else "none",
         "iterations": str(loop.iterations) + (f", at most {loop.minutes:g} min" if loop.minutes else ""),
         "output": config.output,
     }
+    if r.real.images:
+        rows["real images"] = f"{r.real.images} for each prompt"
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
         table.add_row(f"[dim]{name}", escape(value))
     return table
+
+
+def samples_and_cost(config: RunConfig) -> tuple[int, dict[str, str]]:
+    """Samples of an iteration, and where they come from."""
+    r = config.rollout
+    if config.data.path:
+        each = 2 if config.data.view == "pairs" else r.group
+        said = f"{r.prompts} {config.data.view} = {r.prompts * each} images"
+        return r.prompts * each, {"data": config.data.path, "images per iteration": said}
+    if config.objective.kind == "pathwise" or r.forward.times:
+        samples, evaluations = r.prompts * r.group, r.prompts * r.group * r.steps
+    else:
+        sigmas = torch.linspace(1, 0, r.steps + 1)  # the model's own are not known yet; only their number matters here
+        plan = draw_plan(r, torch.ones(r.steps, dtype=torch.bool), r.prompts, 0, torch.Generator().manual_seed(0))
+        samples, evaluations = len(plan), planned_evaluations(plan, sigmas, r)
+    return samples, {
+        "samples per iteration": f"{r.prompts} prompts x {samples // r.prompts} = {samples}",
+        "network evaluations": f"about {evaluations:,} per iteration, {r.steps} steps each",
+    }
+
+
+def _objective(config: RunConfig) -> str:
+    o, p = config.objective, config.objective.preference
+    if o.kind == "preference":
+        return f"{p.link} of {p.contrast}, β {o.temperature:g}, against {o.anchor}"
+    if o.kind == "pathwise":
+        return f"the reward's gradient, inputs {config.rollout.pathwise.inputs}"
+    if o.kind in ("dspo", "nft"):
+        return f"{o.kind}, β {o.temperature:g}"
+    if o.kind == "reinforce":
+        return "reinforce"
+    return f"{o.kind}, -{o.clip_low:g} / +{o.clip_high:g}, {o.trust_region}"
 
 
 def describe(row: dict[str, Any]) -> str:
@@ -56,8 +88,10 @@ def describe(row: dict[str, Any]) -> str:
         rewards = "  ".join(f"{name} {value:.3f}" for name, value in row["rewards"].items())
         return f"iteration {row['iteration']:4d}  held-out {rewards}  diversity {row['diversity']:.3f}"
     rewards = "  ".join(f"{name} {value:.3f}" for name, value in row["reward"].items())
-    clipped = "" if row["clip_fraction"] is None else f"  clipped {row['clip_fraction']:.0%}"
-    return f"iteration {row['iteration']:4d}  {rewards}{clipped}  |grad| {row['grad_norm']:.2g}"
+    rewards += "" if row["clip_fraction"] is None else f"  clipped {row['clip_fraction']:.0%}"
+    if row.get("implicit_accuracy") is not None:
+        rewards += f"  pairs told apart {row['implicit_accuracy']:.0%}"
+    return f"iteration {row['iteration']:4d}  {rewards.strip()}  |grad| {row['grad_norm']:.2g}"
 
 
 @contextmanager

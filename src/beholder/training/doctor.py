@@ -27,7 +27,8 @@ def examine(config: RunConfig, rows: list[dict[str, Any]], n_dims: int) -> list[
     if not train:
         return [Finding("iterations", "note", "no training iteration yet")]
     findings = [_ratio(config, train, n_dims), _groups(train), _clip(train), _rewards(train), _gradient(train)]
-    return [f for f in (*findings, _signal(train), _kl(config, train), _gold(config, rows)) if f is not None]
+    findings += [_signal(train), _displacement(train), _kl(config, train), _gold(config, rows)]
+    return [f for f in findings if f is not None]
 
 
 def _late(train: list[dict[str, Any]], name: str) -> list[float]:
@@ -40,8 +41,11 @@ def _mean(values: Iterable[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _ratio(config: RunConfig, train: list[dict[str, Any]], n_dims: int) -> Finding:
-    worst = max(row["ratio_deviation"] for row in train)
+def _ratio(config: RunConfig, train: list[dict[str, Any]], n_dims: int) -> Finding | None:
+    deviations = [row["ratio_deviation"] for row in train if row["ratio_deviation"] is not None]
+    if not deviations:
+        return None
+    worst = max(deviations)
     limit = min(clip_range(config.objective, n_dims))
     check = "ratio at the first update"
     if config.rollout.policy == "ema":
@@ -58,9 +62,11 @@ def _ratio(config: RunConfig, train: list[dict[str, Any]], n_dims: int) -> Findi
     )
 
 
-def _groups(train: list[dict[str, Any]]) -> Finding:
+def _groups(train: list[dict[str, Any]]) -> Finding | None:
     share = _mean(_late(train, "groups_without_variance"))
     check = "groups without variance"
+    if math.isnan(share):
+        return None
     if share <= 0.5:
         return Finding(check, "ok", f"{share:.0%} of the groups have equal rewards and teach nothing.")
     return Finding(
@@ -131,6 +137,22 @@ def _signal(train: list[dict[str, Any]]) -> Finding | None:
     )
 
 
+def _displacement(train: list[dict[str, Any]]) -> Finding | None:
+    """Whether a comparison with the reference is won by what is liked, or only by making the rest worse."""
+    liked, disliked = (_mean(_late(train, name)) for name in ("liked_gain", "disliked_gain"))
+    if math.isnan(liked) or math.isnan(disliked):
+        return None
+    check, gains = "displacement", f"liked images {liked:+.2e}, disliked {disliked:+.2e} per dimension"
+    if liked >= 0:
+        return Finding(check, "ok", f"log-likelihood against the reference: {gains}.")
+    return Finding(
+        check,
+        "warning",
+        f"liked images became less likely than under the reference ({gains}): the comparison is won by making others "
+        "worse. Raise objective.temperature, lower optimiser.lr, or set objective.preference.safeguard or sft.",
+    )
+
+
 def _kl(config: RunConfig, train: list[dict[str, Any]]) -> Finding | None:
     values = _late(train, "kl")
     if not values:
@@ -148,7 +170,7 @@ def _gold(config: RunConfig, rows: list[dict[str, Any]]) -> Finding | None:
     before, after = evaluations[0]["rewards"][name], evaluations[-1]["rewards"][name]
     n = max(1, len(train) // 5)
     proxy = [sum(config.rewards[name] * value for name, value in row["reward"].items()) for row in train]
-    rises = _mean(proxy[-n:]) > _mean(proxy[:n])
+    rises = bool(config.rewards) and _mean(proxy[-n:]) > _mean(proxy[:n])
     check = "over-optimisation"
     if after >= before - 0.02:
         return Finding(check, "ok", f"held-out {name} went from {before:.3f} to {after:.3f}.")

@@ -35,12 +35,19 @@ class EMA:
         if not self.shadow:
             yield
             return
-        trained = {name: p.detach().clone() for name, p in parameters.items()}
-        _write(parameters, self.shadow)
-        try:
+        with replaced(parameters, self.shadow):
             yield
-        finally:
-            _write(parameters, trained)
+
+
+@contextmanager
+def replaced(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Other weights in place of the trained ones."""
+    trained = {name: p.detach().clone() for name, p in parameters.items()}
+    _write(parameters, values)
+    try:
+        yield
+    finally:
+        _write(parameters, trained)
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
 """What an iteration needs and changes, and how it is saved and restored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -17,8 +17,11 @@ from beholder.policies import Policy
 from beholder.prompts import PromptSet
 from beholder.rewards import Reward, RewardTable
 from beholder.rollouts.trajectory import Trajectory
-from beholder.training.ema import EMA
+from beholder.training.ema import EMA, replaced
 from beholder.training.run_folder import Progress
+
+if TYPE_CHECKING:
+    from beholder.training.read import Comparisons
 
 
 @dataclass
@@ -35,6 +38,10 @@ class Learner:
     """The KL weight, which a controller may change."""
     history: History | None = None
     critic: Critic | None = None
+    data: "Comparisons | None" = None
+    """Preference data to learn from, instead of samples of the policy's own."""
+    refreshed: dict[str, Tensor] = field(default_factory=dict)
+    """The trained weights that became the reference last, where `kl.refresh` asks for it; empty before."""
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -42,9 +49,18 @@ class Learner:
         if self.config.kl.reference == "ema":
             with self.ema.applied(self.policy.trainable()):
                 yield
+        elif self.refreshed:
+            with replaced(self.policy.trainable(), self.refreshed):
+                yield
         else:
             with self.policy.reference():
                 yield
+
+    def refresh_reference(self) -> None:
+        """The policy as it is becomes its own reference, every `kl.refresh` iterations."""
+        every = self.config.kl.refresh
+        if every and self.progress.iteration % every == 0:
+            self.refreshed = {name: p.detach().clone() for name, p in self.policy.trainable().items()}
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -90,12 +106,32 @@ def loss_weights(config: RunConfig, table: RewardTable) -> list[float]:
     return [config.rewards[name] for name in table.names] if config.credit.combine == "losses" else [1.0]
 
 
+def compares_with_reference(config: RunConfig) -> bool:
+    """Whether the objective's log-ratios are to the reference."""
+    return config.objective.anchor == "reference" or config.objective.kind == "dspo"
+
+
+def compares_with_old(config: RunConfig) -> bool:
+    """Whether the objective needs what the policy that drew the samples said of them."""
+    return config.objective.anchor == "old" or config.objective.kind == "nft"
+
+
+def reward_weights(config: RunConfig, table: RewardTable) -> Mapping[str, float]:
+    """Of the table's columns; feedback that comes with the samples counts as it is."""
+    return config.rewards or dict.fromkeys(table.names, 1.0)
+
+
 def needs_reference(config: RunConfig) -> bool:
-    return config.kl.beta > 0 or config.objective.anchor == "reference"
+    return config.kl.beta > 0 or compares_with_reference(config)
 
 
 def make_learner(
-    config: RunConfig, policy: Policy, prompts: PromptSet, rewards: list[Reward], accelerator: Accelerator
+    config: RunConfig,
+    policy: Policy,
+    prompts: PromptSet,
+    rewards: list[Reward],
+    accelerator: Accelerator,
+    data: "Comparisons | None" = None,
 ) -> Learner:
     """Optimiser and average over the policy's trainable parameters, wrapped for the accelerator's processes."""
     if needs_reference(config):
@@ -112,9 +148,8 @@ def make_learner(
     history = History(c.history, c.history_min) if c.baseline == "running" or c.scale == "running" else None
     policy.network, optimiser = accelerator.prepare(policy.module, optimiser)
     ema = EMA(config.ema, policy.trainable())
-    return Learner(
-        config, policy, prompts, rewards, optimiser, ema, accelerator, Progress(), config.kl.beta, history, critic
-    )
+    progress, beta = Progress(), config.kl.beta
+    return Learner(config, policy, prompts, rewards, optimiser, ema, accelerator, progress, beta, history, critic, data)
 
 
 def state_of(learner: Learner) -> dict[str, Any]:
@@ -126,6 +161,7 @@ def state_of(learner: Learner) -> dict[str, Any]:
         "beta": learner.beta,
         "history": None if learner.history is None else learner.history.state(),
         "critic": None if learner.critic is None else learner.critic.state(),
+        "refreshed": {name: value.cpu() for name, value in learner.refreshed.items()},
     }
 
 
@@ -139,6 +175,7 @@ def restore(learner: Learner, progress: Progress, state: dict[str, Any]) -> None
     for name, value in state["ema"]["shadow"].items():
         learner.ema.shadow[name].copy_(value)
     learner.beta = state["beta"]
+    learner.refreshed = {name: value.to(learner.policy.device) for name, value in state["refreshed"].items()}
     if learner.history is not None:
         learner.history.restore(state["history"])
     if learner.critic is not None:

@@ -17,6 +17,7 @@ def iterate(learner: Learner) -> dict[str, Any]:
     learner.progress.iteration += 1
     batch = collect(learner)
     stats = update(learner, batch)
+    learner.refresh_reference()
     progress, trajectory = learner.progress, batch.trajectory
     progress.samples += len(batch.table.values_NM)
     progress.network_evaluations += learner.everyone_sum(trajectory.network_evaluations)
@@ -26,7 +27,7 @@ def iterate(learner: Learner) -> dict[str, Any]:
         "optimiser_steps": progress.optimiser_steps,
         "samples": progress.samples,
         "network_evaluations": progress.network_evaluations,
-        "reward": batch.table.means(),
+        "reward": batch.table.means() if learner.config.rewards else {},
         **batch.stats,
         **stats,
     }

@@ -1,6 +1,7 @@
 """Runs started from the command line: the table before, progress during, the outcome and the report after."""
 
 import json
+from glob import glob
 from pathlib import Path
 
 from beholder.config import RunConfig
@@ -28,12 +29,18 @@ def start_run(config: RunConfig) -> None:
 def left_to_you(config: RunConfig) -> list[str]:
     """What a published preset cannot know: prompts and rewards, as the options that give them."""
     prompts = {"--prompts": config.prompts, "--evaluation.prompts": config.evaluation.prompts}
+    if config.data.path:
+        del prompts["--prompts"]
     missing = [
         f"{option} FILE (no file {source!r})"
         for option, source in prompts.items()
         if source not in SPLITS and not Path(source).is_file()
     ]
-    if not config.rewards:
+    if config.data.path and not (glob(config.data.path) or Path(config.data.path).exists()):
+        missing.append(
+            f"--data SET (no file {config.data.path!r}; `beholder prefer --output {config.data.path}` makes one)"
+        )
+    if not config.rewards and not config.data.path and not config.rollout.real.images:
         missing.append("--rewards NAME WEIGHT ...")
     if not config.evaluation.rewards:
         missing.append("--evaluation.rewards NAME ...")

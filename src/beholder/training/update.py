@@ -6,6 +6,7 @@ deviation is measured and logged every time.
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,20 +17,22 @@ from torch import Tensor
 
 from beholder.config import RunConfig
 from beholder.errors import RunError
+from beholder.objectives.evidence import BatchStatistics, Evidence, ForwardTerms
 from beholder.objectives.policy_gradient import (
     NEEDS_MEANS,
-    SCOPES,
-    Evidence,
-    ForwardTerms,
     PolicyGradientStats,
+    needs_batch_statistics,
     policy_gradient,
+    scope,
 )
+from beholder.objectives.preference import gains, output_products, safeguard_factor
 from beholder.objectives.regularisers import adapted, transition_kl
 from beholder.policies import Policy
 from beholder.rollouts.engine import Replay, replay
 from beholder.rollouts.kernels import sum_dims
 from beholder.rollouts.trajectory import Decisions, Trajectory
-from beholder.training.learner import Batch, Learner, loss_weights, needs_reference
+from beholder.training.learner import Batch, Learner, compares_with_reference, loss_weights, needs_reference
+from beholder.training.pathwise import live_loss
 from beholder.training.trust_region import TrustRegion
 
 
@@ -50,7 +53,8 @@ def update(learner: Learner, batch: Batch) -> dict[str, Any]:
             norms.append(step(learner, average=region is None))
         if region is not None and region.left():
             break
-    summary = stats.summary(accelerator, config.kl.beta > 0 and config.kl.place == "loss")
+    with_kl = config.kl.beta > 0 and config.kl.place == "loss"
+    summary = stats.summary(accelerator, with_kl, compares_with_reference(config))
     measured = summary["kl"] if config.kl.place == "loss" else batch.stats.get("kl_of_rollout")
     summary |= {"kl": measured, "kl_beta": learner.beta} if config.kl.target is not None else {"kl": measured}
     if measured is not None:
@@ -74,8 +78,8 @@ def enforced(learner: Learner, region: TrustRegion) -> dict[str, Any]:
 def units(learner: Learner, trajectory: Trajectory) -> Tensor:
     """int64 ``[M]``: decisions that stay in one update: those of one start, or of one prompt where they interact."""
     sample_M = trajectory.decisions.sample_M.cpu()
-    scope = SCOPES.get(learner.config.objective.kind, "decision")
-    return trajectory.group_N[sample_M] if scope == "group" else trajectory.start_N[sample_M]
+    together = scope(learner.config.objective) == "group"
+    return trajectory.group_N[sample_M] if together else trajectory.start_N[sample_M]
 
 
 def shares(learner: Learner, batch: Batch, epoch: int) -> list[Tensor]:
@@ -88,7 +92,7 @@ def shares(learner: Learner, batch: Batch, epoch: int) -> list[Tensor]:
     unit_M = units(learner, trajectory)
     distinct = unit_M.unique()
     kept_M = ~batch.advantage_MR.isnan().all(1)
-    if SCOPES.get(config.objective.kind) == "group":  # pairs and lists leave out single samples themselves
+    if scope(config.objective) == "group":  # pairs and lists leave out single samples themselves
         kept_M = torch.isin(unit_M, unit_M[kept_M])
     step_M = trajectory.decisions.step_M.cpu()
     found = []
@@ -111,7 +115,9 @@ def accumulate(
     config, accelerator, trajectory = learner.config, learner.accelerator, batch.trajectory
     count = learner.everyone_sum(len(decision_M)) / accelerator.num_processes  # gradients are averaged over processes
     if len(decision_M) == 0:  # no gradient of one's own, but the others' are waited for
-        anything = trajectory.decisions.select(torch.zeros(1, dtype=torch.int64))
+        if needs_batch_statistics(config.objective):
+            batch_statistics(learner, batch, [])
+        anything = select(trajectory, torch.zeros(1, dtype=torch.int64))
         accelerator.backward(0.0 * replay(learner.policy, trajectory, anything).logp_M.sum())
         return
     unit_M = units(learner, trajectory)[decision_M]
@@ -122,16 +128,48 @@ def accumulate(
     # Units whole, prompts together (shared states meet in one micro-batch), the two halves apart.
     order = np.lexsort((sample_M, unit_M, trajectory.group_N[sample_M], second_M))
     decision_M, unit_M, half = decision_M[order], unit_M[order], int((~second_M).sum()) if signal is not None else 0
-    together = SCOPES.get(config.objective.kind, "decision") != "decision"
+    together = scope(config.objective) != "decision"
     bounds = micro_batches(unit_M, config.loop.micro_batch, half, together)
-    for start, stop in zip(bounds, [*bounds[1:], len(decision_M)], strict=True):
-        index = decision_M[start:stop]
-        decisions = trajectory.decisions.select(index.to(trajectory.decisions.step_M.device))
-        with nullcontext() if stop == len(decision_M) else accelerator.no_sync(learner.policy.network):
-            loss = decision_loss(learner, decisions, batch, index, stats)
-            accelerator.backward(loss * (loss_scale(learner) * (stop - start) / count))
-        if signal is not None and stop == half:
+    parts = [decision_M[start:stop] for start, stop in zip(bounds, [*bounds[1:], len(decision_M)], strict=True)]
+    measured = batch_statistics(learner, batch, parts) if needs_batch_statistics(config.objective) else None
+    for number, (start, index) in enumerate(zip(bounds, parts, strict=True), 1):
+        with nullcontext() if number == len(parts) else accelerator.no_sync(learner.policy.network):
+            loss = decision_loss(learner, batch, index, stats, measured)
+            accelerator.backward(loss * (loss_scale(learner) * len(index) / count))
+        if signal is not None and start + len(index) == half:
             signal.first_half()
+
+
+@torch.no_grad()
+def batch_statistics(learner: Learner, batch: Batch, parts: list[Tensor]) -> BatchStatistics:
+    """What some objectives must know of the whole update before its first gradient, over all processes."""
+    config, sums = learner.config, torch.zeros(6, dtype=torch.float64)
+    for index in parts:
+        decisions = select(batch.trajectory, index)
+        evidence = evidence_of(config, batch.trajectory, decisions, *replayed(learner, batch.trajectory, decisions))
+        value_M = batch.advantage_MR[index, 0].to(evidence.log_ratio_M.device)
+        rho_M = evidence.log_ratio_M / evidence.n_dims
+        desired, undesired = value_M > 0, value_M < 0
+        products = (0.0, 0.0)
+        if config.objective.preference.safeguard is not None:
+            products = output_products(evidence, value_M)
+        sums += torch.tensor(
+            [desired.sum(), rho_M[desired].sum(), undesired.sum(), rho_M[undesired].sum(), *products],
+            dtype=torch.float64,
+        )
+    sums = learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu()
+    n_w, rho_w, n_l, rho_l, squared, product = sums.tolist()
+    means = [rho / n for n, rho in ((n_w, rho_w), (n_l, rho_l)) if n]
+    mu = config.objective.preference.safeguard
+    return BatchStatistics(
+        log_ratio=sum(means) / max(1, len(means)),
+        log_ratio_all=(rho_w + rho_l) / max(1.0, n_w + n_l),
+        safeguard=1.0 if mu is None else safeguard_factor(squared, product, mu),
+    )
+
+
+def select(trajectory: Trajectory, index: Tensor) -> Decisions:
+    return trajectory.decisions.select(index.to(trajectory.decisions.step_M.device))
 
 
 def micro_batches(unit_M: Tensor, size: int, half: int, together: bool) -> list[int]:
@@ -167,17 +205,28 @@ def split_by_prompt(trajectory: Trajectory, row_N: Tensor, key: list[int]) -> Te
     return torch.tensor([text in second for text in texts])
 
 
+def replayed(learner: Learner, trajectory: Trajectory, decisions: Decisions) -> tuple[Replay, Replay | None]:
+    """The decisions under the present policy, with gradient, and under the reference where something asks for it."""
+    config, reference = learner.config, None
+    if compares_with_reference(config) or (needs_reference(config) and config.kl.place == "loss"):
+        with torch.no_grad(), learner.reference():  # before the policy's graph: weights may be exchanged in place
+            reference = replay(learner.policy, trajectory, decisions)
+    return replay(learner.policy, trajectory, decisions), reference
+
+
 def decision_loss(
-    learner: Learner, decisions: Decisions, batch: Batch, index_M: Tensor, stats: "UpdateStats"
+    learner: Learner, batch: Batch, index_M: Tensor, stats: "UpdateStats", measured: BatchStatistics | None
 ) -> Tensor:
     """The objective and the regulariser of M decisions, their mean; their statistics go into ``stats``."""
-    config, policy, trajectory = learner.config, learner.policy, batch.trajectory
-    reference = None
-    if needs_reference(config) and (config.kl.place == "loss" or config.objective.anchor == "reference"):
-        with torch.no_grad(), learner.reference():  # before the policy's graph: weights may be exchanged in place
-            reference = replay(policy, trajectory, decisions)
-    scored = replay(policy, trajectory, decisions)
-    evidence = evidence_of(config, trajectory, decisions, scored, reference)
+    config, trajectory = learner.config, batch.trajectory
+    decisions = select(trajectory, index_M)
+    if config.objective.kind == "pathwise" and config.rollout.pathwise.inputs == "live":
+        loss = live_loss(learner, trajectory, decisions)
+        nothing_M = torch.zeros_like(decisions.std_M)
+        stats.add(decisions.step_M, PolicyGradientStats(nothing_M / 0, nothing_M > 0), loss.detach(), None)
+        return loss
+    scored, reference = replayed(learner, trajectory, decisions)
+    evidence = replace(evidence_of(config, trajectory, decisions, scored, reference), batch=measured)
     advantage_MR = batch.advantage_MR[index_M].to(decisions.std_M.device)
     losses = [policy_gradient(evidence, column, config.objective) for column in advantage_MR.unbind(1)]
     weights = loss_weights(config, batch.table)
@@ -190,6 +239,8 @@ def decision_loss(
     ratio_M = (scored.logp_M.detach() - decisions.logp_old_M).div(trajectory.n_dims).exp()
     clipped_M = torch.stack([found.clipped_M for _, found in losses]).any(0)
     stats.add(decisions.step_M, PolicyGradientStats(ratio_M, clipped_M), loss.detach(), kl_M)
+    if compares_with_reference(config):
+        stats.add_gains(gains(evidence, advantage_MR[:, 0]))
     return loss
 
 
@@ -198,10 +249,12 @@ def evidence_of(
 ) -> Evidence:
     """What the objective sees of M decisions under the present policy."""
     d, o = decisions, config.objective
-    anchor_M = d.logp_old_M
-    if o.anchor == "reference":
+    log_ratio_M = scored.logp_M
+    if compares_with_reference(config):
         assert reference is not None
-        anchor_M = reference.logp_M
+        log_ratio_M = scored.logp_M - reference.logp_M
+    elif o.anchor == "old":
+        log_ratio_M = scored.logp_M - d.logp_old_M
     weight_M = torch.ones_like(d.std_M)
     if o.weighting == "noise":
         weight_M = d.std_M / trajectory.decisions.std_M.mean()
@@ -209,11 +262,13 @@ def evidence_of(
         weight_M = 1 / (d.sigma_next_M - d.sigma_M).abs()
     gap_M, forward = None, None
     if scored.transition is None:
-        forward = ForwardTerms(scored.velocity, d.mean_old_Mx, d.next_Mx, d.sigma_M)
+        other = None if reference is None else reference.velocity
+        forward = ForwardTerms(scored.velocity, d.mean_old_Mx, other, d.next_Mx, d.sigma_M)
     elif o.kind in NEEDS_MEANS:
         gap_M = sum_dims((scored.transition.mean - d.mean_old_Mx).square())
     return Evidence(
-        log_ratio_M=scored.logp_M - anchor_M,
+        log_ratio_M=log_ratio_M,
+        logp_M=scored.logp_M,
         weight_M=weight_M,
         n_dims=trajectory.n_dims,
         std_M=d.std_M,
@@ -264,6 +319,7 @@ class UpdateStats:
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # decisions, loss, KL, ratio
         self.clipped_2T = torch.zeros(2, steps, dtype=torch.float64, device=device)  # decisions, clipped ones
         self.deviation_2 = torch.zeros(2, dtype=torch.float64, device=device)  # at the first update, at all
+        self.gains_6 = torch.zeros(6, dtype=torch.float64, device=device)
         self.first = True
         """Whether the first update is being accumulated: it is on-policy, so nothing can be clipped."""
 
@@ -279,8 +335,14 @@ class UpdateStats:
         both = torch.stack([torch.ones_like(found.ratio_M), found.clipped_M.float()]).double()
         self.clipped_2T.index_add_(1, step_M, both)
 
-    def summary(self, accelerator: Accelerator, with_kl: bool) -> dict[str, Any]:
-        """Means over all processes' decisions; clip shares are of the updates after the first, null without one."""
+    def add_gains(self, gains_6: Tensor) -> None:
+        self.gains_6 += gains_6
+
+    def summary(self, accelerator: Accelerator, with_kl: bool, with_gains: bool) -> dict[str, Any]:
+        """Means over all processes' decisions; clip shares are of the updates after the first, null without one.
+
+        Ratios are null where the old policy was not asked.
+        """
         decisions, loss, kl, ratio = accelerator.reduce(self.sums, "sum").tolist()
         decisions = max(decisions, 1.0)
         clipped_2T = accelerator.reduce(self.clipped_2T, "sum")
@@ -290,12 +352,29 @@ class UpdateStats:
         return {
             "loss": loss / decisions,
             "kl": kl / decisions if with_kl else None,
-            "ratio_deviation": deviations[0],
-            "ratio_max_deviation": deviations[1],
-            "ratio_mean": ratio / decisions,
+            "ratio_deviation": _number(deviations[0]),
+            "ratio_max_deviation": _number(deviations[1]),
+            "ratio_mean": _number(ratio / decisions),
             "clip_fraction": sum(hit_T) / count if count else None,
             "clip_fraction_per_step": {str(t): hit_T[t] / n for t, n in enumerate(count_T) if n},
+            **(self._gains(accelerator) if with_gains else {}),
         }
+
+    def _gains(self, accelerator: Accelerator) -> dict[str, float | None]:
+        """How much likelier than under the reference the liked and the disliked became, per dimension.
+
+        Both below 0 is displacement: the comparison is won by making the disliked worse.
+        """
+        liked, gain_w, disliked, gain_l, pairs, right = accelerator.reduce(self.gains_6, "sum").tolist()
+        return {
+            "liked_gain": gain_w / liked if liked else None,
+            "disliked_gain": gain_l / disliked if disliked else None,
+            "implicit_accuracy": right / pairs if pairs else None,
+        }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 class GradientSignal:

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from dataclasses import is_dataclass
 from typing import Any
 
-from beholder.config import LoraConfig, RunConfig
+from beholder.config import LoraConfig, PathwiseConfig, PreferenceConfig, RunConfig
 from beholder.errors import InputError
-from beholder.objectives.policy_gradient import NEEDS_FORWARD, NEEDS_MEANS, SCOPES
+from beholder.objectives.policy_gradient import NEEDS_FORWARD, NEEDS_MEANS, scope
 from beholder.rollouts.plans import WINDOWS, samples_per_start, window_places
 
 POSITIVE = {
+    "rollout.pathwise.steps": lambda c: c.rollout.pathwise.steps,
     "rollout.steps": lambda c: c.rollout.steps,
     "rollout.prompts": lambda c: c.rollout.prompts,
     "rollout.group": lambda c: c.rollout.group,
@@ -30,7 +31,7 @@ POSITIVE = {
     "objective.clip_low": lambda c: c.objective.clip_low,
     "objective.clip_high": lambda c: c.objective.clip_high,
     "objective.temperature": lambda c: c.objective.temperature,
-    "objective.discount": lambda c: c.objective.discount,
+    "objective.preference.discount": lambda c: c.objective.preference.discount,
     "kl.horizon": lambda c: c.kl.horizon,
     "objective.advantage_limit": lambda c: c.objective.advantage_limit,
     "loop.epochs": lambda c: c.loop.epochs,
@@ -48,6 +49,11 @@ POSITIVE = {
     "policy.lora.alpha": lambda c: c.policy.lora.alpha,
 }
 NOT_NEGATIVE = {
+    "rollout.real.images": lambda c: c.rollout.real.images,
+    "rollout.pathwise.renoised": lambda c: c.rollout.pathwise.renoised,
+    "data.margin": lambda c: c.data.margin,
+    "data.temperature": lambda c: c.data.temperature,
+    "kl.refresh": lambda c: c.kl.refresh,
     "rollout.forward.times": lambda c: c.rollout.forward.times,
     "credit.temperature": lambda c: c.credit.temperature,
     "ema.rise": lambda c: c.ema.rise,
@@ -91,6 +97,7 @@ BELOW_ONE = {
 }
 SHARES = {
     "rollout.forward.fraction": lambda c: c.rollout.forward.fraction,
+    "rollout.pathwise.first": lambda c: c.rollout.pathwise.first,
     "rollout.plan.fraction": lambda c: c.rollout.plan.fraction,
     "rollout.plan.decay": lambda c: c.rollout.plan.decay,
     "rollout.tail": lambda c: c.rollout.tail,
@@ -98,6 +105,7 @@ SHARES = {
     "kl.gate": lambda c: c.kl.gate,
 }
 FROM_0_TO_1 = {
+    "data.drop_prompt": lambda c: c.data.drop_prompt,
     "rollout.reset.share": lambda c: c.rollout.reset.share,
     "credit.redistribute": lambda c: c.credit.redistribute,
     "credit.critic.lam": lambda c: c.credit.critic.lam,
@@ -150,7 +158,7 @@ def _ranges(config: RunConfig) -> Iterable[str]:
     for name, read in FROM_0_TO_1.items():
         if not 0 <= read(config) <= 1:
             yield f"{name}: {read(config)} is not in [0, 1]"
-    if not config.rewards:
+    if not config.rewards and not config.data.path and not config.rollout.real.images:
         yield "rewards: none given; name one, e.g. --rewards shapes 1.0 or --rewards mymodule:score 1.0"
     if not config.evaluation.rewards:
         yield "evaluation.rewards: none given; name what is measured, e.g. --evaluation.rewards shapes_strict"
@@ -160,6 +168,8 @@ def _combinations(config: RunConfig) -> Iterable[str]:
     kernel, rollout, credit = config.rollout.kernel, config.rollout, config.credit
     if rollout.forward.times:
         yield from _forward(config)
+    elif config.objective.kind == "pathwise":
+        pass
     elif kernel.kind == "euler":
         yield (
             "rollout.kernel.kind: 'euler' is deterministic, so its decisions have no density for the policy gradient "
@@ -172,7 +182,7 @@ def _combinations(config: RunConfig) -> Iterable[str]:
         yield f"rollout.kernel.level: {kernel.kind} takes a share in (0, 1], got {kernel.level}; use {good}"
     if kernel.log_prob == "unweighted" and kernel.kind != "cps":
         yield f"rollout.kernel.log_prob: 'unweighted' belongs to kernel cps, not {kernel.kind}; use gaussian"
-    samples = rollout.group * samples_per_start(rollout, 1)
+    samples = samples_of_a_prompt(config)
     if samples == 1 and credit.baseline in ("group", "leave_one_out"):
         yield (
             f"rollout.group: a group of 1 has no spread for credit.baseline '{credit.baseline}'; "
@@ -182,6 +192,7 @@ def _combinations(config: RunConfig) -> Iterable[str]:
         yield "rollout.group: a group of 1 has no spread for credit.scale 'group'; use 2 or more, or scale batch"
     elif credit.scale == "group" and credit.ddof >= samples:
         yield f"credit.ddof: {credit.ddof} leaves nothing of a group of {samples}; use a larger rollout.group"
+    yield from _sources(config)
     yield from _branches(config)
     yield from _credit(config)
     yield from _objective(config)
@@ -191,6 +202,35 @@ def _combinations(config: RunConfig) -> Iterable[str]:
         yield "policy.lora: policy.adapter brings its own rank, alpha and targets; leave policy.lora out"
     if config.policy.training == "full" and config.policy.dtype != "float32":
         yield f"policy.dtype: policy.training full learns in float32, not {config.policy.dtype}; use float32 or lora"
+
+
+def _sources(config: RunConfig) -> Iterable[str]:
+    """Where samples come from: data, real images, the reward's gradient."""
+    r, p, kind = config.rollout, config.rollout.pathwise, config.objective.kind
+    if config.data.path:
+        if not r.forward.times:
+            yield "rollout.forward.times: data has no path to learn from, only clean images; set it, e.g. 1"
+        if config.loop.budget is not None:
+            yield "loop.budget: counts evaluations of rollouts, and data.path draws none; use loop.iterations"
+        if r.redraw or r.branch.kind != "none" or r.probe.kind != "none" or r.reset.share or r.real.images:
+            yield "data.path: nothing is drawn, so redraw, branch, probe, reset and real do not apply; leave them out"
+    if r.real.images and not r.forward.times and kind != "pathwise":
+        yield "rollout.real.images: real images teach by re-noising; set rollout.forward.times, e.g. 1"
+    if not config.rewards and r.real.images and config.credit.baseline != "none":
+        yield f"credit.baseline: '{config.credit.baseline}' of samples without rewards is nothing; use none"
+    if kind == "pathwise":
+        if r.forward.times or r.branch.kind != "none" or r.probe.kind != "none" or config.data.path or r.redraw:
+            yield "objective.kind: pathwise follows the ODE; leave forward, branch, probe, redraw, data out"
+        if config.kl.beta > 0 and (config.kl.form != "velocity" or config.kl.place != "loss" or p.inputs == "live"):
+            yield "kl.form: pathwise has velocities of given steps only; form velocity, place loss, inputs given"
+        if r.real.images and p.inputs == "live":
+            yield "rollout.real.images: live steps have no replay to add them to; use pathwise.inputs given, or 0"
+        if config.loop.updates > 1 and p.inputs == "given":
+            yield "loop.updates: the reward's gradient holds for the weights it was taken at; use 1"
+        if config.loop.max_kl is not None or config.objective.anchor != "old":
+            yield "objective.kind: pathwise has no ratios; leave loop.max_kl and objective.anchor out"
+    elif p != PathwiseConfig():
+        yield f"rollout.pathwise: belongs to objective.kind pathwise, not {kind}; leave it out"
 
 
 def _plan(config: RunConfig) -> Iterable[str]:
@@ -248,7 +288,7 @@ def _credit(config: RunConfig) -> Iterable[str]:
         yield "credit.peers: 'siblings' are branches of one state, but rollout.branch.kind is none; use spurs"
     if c.threshold and branch == "none":
         yield "credit.threshold: chooses among the branches of a start, but rollout.branch.kind is none; use fan, or 0"
-    samples = config.rollout.group * samples_per_start(config.rollout, 1)
+    samples = samples_of_a_prompt(config)
     if c.keep_best + c.keep_worst > samples:
         yield f"credit.keep_best: {c.keep_best} best and {c.keep_worst} worst of {samples} samples; keep fewer"
     if c.baseline == "critic" and branch != "none":
@@ -279,17 +319,22 @@ def _credit(config: RunConfig) -> Iterable[str]:
 
 def _objective(config: RunConfig) -> Iterable[str]:
     o, branch, plan = config.objective, config.rollout.branch.kind, config.rollout.plan.kind
-    scope = SCOPES.get(o.kind, "decision")
-    if scope != "decision" and branch != "none":
-        yield f"objective.kind: {o.kind} needs one sample per decision, not branch {branch}; use ppo_clip"
-    if scope == "group" and plan == "random":
-        yield f"objective.kind: {o.kind} compares samples at the same steps, plan random gives each its own; use prefix"
-    if scope == "group" and config.rollout.group < 2:
-        yield f"objective.kind: {o.kind} compares samples of a prompt; use rollout.group 2 or more"
-    if scope == "group" and o.kind != "dgpo" and o.weighting != "uniform":
-        yield f"objective.weighting: '{o.weighting}' weighs decisions, {o.kind} compares samples; use uniform"
-    if o.kind in ("gspo", "list_mle") and config.loop.order == "steps":
-        yield f"loop.order: 'steps' takes {o.kind}'s samples apart; use samples"
+    together, p = scope(o), o.preference
+    name = f"{o.kind} ({p.contrast})" if o.kind == "preference" else o.kind
+    if together != "decision" and branch != "none":
+        yield f"objective.kind: {name} needs one sample per decision, not branch {branch}; use ppo_clip"
+    if together == "group" and plan == "random":
+        yield f"objective.kind: {name} compares samples at the same steps, plan random gives each its own; use prefix"
+    if together == "group" and samples_of_a_prompt(config) < 2:
+        yield f"objective.kind: {name} compares samples of a prompt; use rollout.group 2 or more"
+    if o.kind in ("preference", "dspo") and o.weighting != "uniform":
+        yield f"objective.weighting: '{o.weighting}' weighs decisions, {name} compares samples; use uniform"
+    if (o.kind == "gspo" or p.over == "sample") and config.loop.order == "steps":
+        yield f"loop.order: 'steps' takes {name}'s samples apart; use samples"
+    if o.kind != "preference" and p != PreferenceConfig():
+        yield f"objective.preference: belongs to objective.kind preference, not {o.kind}; leave it out"
+    else:
+        yield from _preference(config)
     if o.kind in NEEDS_FORWARD and not config.rollout.forward.times:
         yield f"objective.kind: {o.kind} works on re-noised clean samples; set rollout.forward.times, e.g. 2"
     if config.rollout.policy == "ema" and config.ema.decay == 0:
@@ -298,6 +343,34 @@ def _objective(config: RunConfig) -> Iterable[str]:
         yield f"credit.weights: '{config.credit.weights}' is one weight per sample; use credit.combine rewards"
     if o.anchor == "reference" and o.kind in NEEDS_MEANS:
         yield f"objective.anchor: {o.kind} compares with the policy that drew the samples; use old"
+
+
+def samples_of_a_prompt(config: RunConfig) -> int:
+    if config.data.path:
+        return 2 if config.data.view == "pairs" else max(2, config.rollout.group)
+    return config.rollout.real.images + config.rollout.group * samples_per_start(config.rollout, 1)
+
+
+def _preference(config: RunConfig) -> Iterable[str]:
+    o, p = config.objective, config.objective.preference
+    if p.utility in ("odds", "mapo") and o.anchor != "none":
+        yield f"objective.anchor: preference.utility {p.utility} is of evidence itself, not of log-ratios; use none"
+    if p.utility in ("odds", "mapo") and not config.rollout.forward.times:
+        yield f"objective.preference.utility: {p.utility} is of denoising errors; set rollout.forward.times, e.g. 2"
+    if not 0 <= p.smoothing < 0.5:
+        yield f"objective.preference.smoothing: {p.smoothing} is not in [0, 0.5); 0 turns it off"
+    if p.link == "reverse_kl" and p.smoothing == 0:
+        yield "objective.preference.smoothing: link reverse_kl needs one above 0, e.g. 0.01"
+    if p.baseline != "none" and p.contrast != "point":
+        yield f"objective.preference.baseline: {p.baseline!r} belongs to contrast point, not {p.contrast}; use none"
+    if (p.sft or p.down) and p.contrast == "point":
+        yield "objective.preference.sft: the anchors are of a comparison's best sample; use contrast pair or list"
+    if p.safeguard is not None and (samples_of_a_prompt(config) != 2 or not config.rollout.forward.times):
+        yield "objective.preference.safeguard: needs pairs of re-noised samples; use rollout.group 2 and forward.times"
+    if p.safeguard is not None and not 0 <= p.safeguard <= 1:
+        yield f"objective.preference.safeguard: {p.safeguard} is not in [0, 1]"
+    if p.pessimistic and p.utility not in ("clip", "clip_ratio"):
+        yield "objective.preference.pessimistic: there is no clip to compare with; use utility clip"
 
 
 def _forward(config: RunConfig) -> Iterable[str]:
@@ -325,7 +398,7 @@ def _kl(config: RunConfig) -> Iterable[str]:
 
 def _shares(config: RunConfig, processes: int) -> Iterable[str]:
     samples = config.rollout.prompts * config.rollout.group // processes
-    if SCOPES.get(config.objective.kind) == "group":
+    if scope(config.objective) == "group":
         samples = config.rollout.prompts // processes
     if config.loop.updates > samples:
         yield (
