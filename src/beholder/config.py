@@ -27,6 +27,8 @@ class PolicyConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     adapter: str | None = None
     """Trained weights to start from: `RUN/policy` of an earlier run, or any adapter diffusers loads."""
+    share: float = 1.0
+    """How much of `adapter` to apply: 0 is the model without it, 1 all; between them the way back after training."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the frozen weights; trained weights and kernels stay in float32."""
     resolution: int | None = None

@@ -9,6 +9,7 @@ from beholder.errors import InputError
 from beholder.evaluation.grids import save_grid, save_png, to_pil
 from beholder.evaluation.heldout import draw_images
 from beholder.policies import load_policy
+from beholder.policies.annealed import Annealed
 from beholder.prompts import load_prompts
 
 DEFAULT_PROMPTS = 6
@@ -25,10 +26,13 @@ def sample_to_folder(
     guidance: float,
     seed: int,
     output: Path,
+    share: float = 1.0,
+    anneal: float | None = None,
 ) -> list[dict[str, Any]]:
     """``n`` images of each prompt as PNG files, a grid with one prompt a row, and `images.jsonl`; what was written.
 
-    Without prompts, one held-out prompt of each kind of the bundled world. InputError for sizes below 1.
+    Without prompts, one held-out prompt of each kind of the bundled world. ``share`` of the adapter's weights applies;
+    ``anneal`` is the power of `Annealed`. InputError for sizes below 1.
     """
     for name, value in {"n": n, "steps": steps, "guidance": guidance}.items():
         if not value > 0:
@@ -37,7 +41,12 @@ def sample_to_folder(
         heldout = load_prompts("shapes:held_out")
         prompts = [heldout.texts[i] for i in heldout.draw(DEFAULT_PROMPTS, [seed])]
     training = "full" if adapter and (Path(adapter) / "config.json").exists() else "lora"
-    policy = load_policy(PolicyConfig(model=model, adapter=adapter, training=training))
+    if adapter is None and (share != 1 or anneal is not None):
+        name = "share" if share != 1 else "anneal"
+        raise InputError(f"{name}: mixes trained weights with the base; name an --adapter")
+    policy: Any = load_policy(PolicyConfig(model=model, adapter=adapter, training=training, share=share))
+    if anneal is not None:
+        policy = Annealed(policy, load_policy(PolicyConfig(model=model)), anneal)
     texts = [text for text in prompts for _ in range(n)]
     seeds = [seed * 1_000_003 + i for i in range(n)] * len(prompts)
     images = draw_images(policy, texts, seeds, steps, guidance, BATCH)

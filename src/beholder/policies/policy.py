@@ -320,12 +320,13 @@ def _make_trainable(policy: Policy, seed: int) -> None:
     """Marks what learns, in float32: the whole denoiser, or new or loaded adapters."""
     config = policy.config
     if config.training == "full":
+        policy.module.float()
         if config.adapter is not None:
-            _load_weights(policy, Path(config.adapter))
-        policy.module.requires_grad_(True).float()
+            _load_weights(policy, Path(config.adapter), config.share)
+        policy.module.requires_grad_(True)
         return
     if config.adapter is not None:
-        _load_adapter(policy, Path(config.adapter))
+        _load_adapter(policy, Path(config.adapter), config.share)
     else:
         _add_adapter(policy, seed)
     for name, parameter in policy.module.named_parameters():
@@ -350,7 +351,7 @@ def _add_adapter(policy: Policy, seed: int) -> None:
             raise InputError(f"policy.lora.targets: {error}") from error
 
 
-def _load_adapter(policy: Policy, folder: Path) -> None:
+def _load_adapter(policy: Policy, folder: Path, share: float) -> None:
     if (folder / "config.json").exists():
         raise InputError(f"policy.adapter: {str(folder)!r} holds a whole denoiser; use --policy.training full")
     if not folder.is_dir():
@@ -366,15 +367,20 @@ def _load_adapter(policy: Policy, folder: Path) -> None:
         )
     if not adapted:
         raise InputError(f"policy.adapter: {str(folder)!r} adapts no layer of this {network}")
+    for name, parameter in policy.module.named_parameters():
+        if ".lora_B." in name:  # the change of the weights is linear in B
+            parameter.data *= share
 
 
 def _is_adapted(part: Any) -> bool:
     return isinstance(part, nn.Module) and any(".lora_" in name for name, _ in part.named_parameters())
 
 
-def _load_weights(policy: Policy, folder: Path) -> None:
+def _load_weights(policy: Policy, folder: Path, share: float) -> None:
     if not (folder / "config.json").exists():
         raise InputError(f"policy.adapter: {str(folder)!r} holds no whole denoiser; use --policy.training lora")
     kind: Any = type(policy.module)
     with _loading("policy.adapter", folder):
-        policy.module.load_state_dict(kind.from_pretrained(folder, use_safetensors=True).state_dict())
+        trained = kind.from_pretrained(folder, use_safetensors=True).float().state_dict()
+        own = policy.module.state_dict()
+        policy.module.load_state_dict({name: torch.lerp(own[name], value, share) for name, value in trained.items()})

@@ -49,6 +49,7 @@ POSITIVE = {
     "policy.lora.alpha": lambda c: c.policy.lora.alpha,
 }
 NOT_NEGATIVE = {
+    "policy.share": lambda c: c.policy.share,
     "rollout.real.images": lambda c: c.rollout.real.images,
     "rollout.pathwise.renoised": lambda c: c.rollout.pathwise.renoised,
     "data.margin": lambda c: c.data.margin,
@@ -198,6 +199,8 @@ def _combinations(config: RunConfig) -> Iterable[str]:
     yield from _objective(config)
     yield from _kl(config)
     yield from _plan(config)
+    if config.policy.adapter is None and config.policy.share != 1:
+        yield "policy.share: there is no policy.adapter to apply a share of; name one, or leave share out"
     if config.policy.adapter is not None and config.policy.lora != LoraConfig():
         yield "policy.lora: policy.adapter brings its own rank, alpha and targets; leave policy.lora out"
     if config.policy.training == "full" and config.policy.dtype != "float32":
