@@ -27,7 +27,12 @@ USAGE = """usage: beholder VERB [options]       (beholder VERB --help for its op
   methods [NAME]      the table of methods, or one row in full
   align METHOD        align a generator with a method; --resume RUN goes on with a run
   sample              draw images from a generator
+  rewards             the rewards one can name
   score IMAGE ...     score images with rewards
+  ask IMAGE ...       yes-no questions about images or videos, answered with probabilities
+  compare A B         which of two images or videos is the better one, and in what
+  prefer              make a preference set: draw images, let simulated annotators judge
+  preferences SET     check a preference set, or convert a public one with --from FORMAT
   report RUN ...      one HTML page from one run, or from several side by side
   compare-methods     run methods on the same budget and seeds; one HTML page about them
 
@@ -71,6 +76,7 @@ def run(argv: list[str]) -> int:
         return _say(error, 1)
     except KeyboardInterrupt:
         advice = "; the run goes on with `beholder align --resume RUN`" if verb in ("align", "demo") else ""
+        advice = "; the same command goes on with the set" if verb == "prefer" else advice
         print(f"beholder: interrupted{advice}", file=sys.stderr)
         return 130
     return 0
@@ -176,6 +182,22 @@ def take_option(arguments: list[str], name: str) -> str | None:
     return None
 
 
+def gathered(arguments: list[str], name: str) -> list[str]:
+    """The arguments with the values of every ``--name`` behind a single one, so that it may be given several times."""
+    rest: list[str] = []
+    values: list[str] = []
+    kept = rest
+    for argument in arguments:
+        option, _, value = argument.partition("=")
+        if option == f"--{name}":
+            kept = values
+            values += [value] if value else []
+        else:
+            kept = rest if argument.startswith("--") else kept
+            kept.append(argument)
+    return [*rest, f"--{name}", *values] if values else rest
+
+
 # ---------------------------------------------------------------------------------------------------------- verbs
 
 
@@ -239,6 +261,9 @@ def align(arguments: list[str]) -> None:
 
     method, *arguments = arguments
     preset, file = take_option(arguments, "preset"), take_option(arguments, "config")
+    for short, option, more in (("data", "--data.path", []), ("reward", "--rewards", ["1.0"])):
+        value = take_option(arguments, short)
+        arguments += [] if value is None else [option, value, *more]
     default = choose_preset(method, preset, file, _names_another_model(arguments))
     config = parse(RunConfig, arguments, f"align {method}", f"Align a generator with {method}.", default)
     if config.method != method:
@@ -260,6 +285,8 @@ ALIGN_USAGE = """usage: beholder align METHOD [--preset NAME] [--config FILE] [-
   --preset NAME    which of the method's presets to start from (default: shapes for the bundled generator,
                    published for any other --policy.model)
   --config FILE    start from a YAML file, e.g. the config.yaml of a run
+  --data SET       the preference set to learn from, for rows that do (short for --data.path)
+  --reward NAME    the one reward to train on (short for --rewards NAME 1.0)
   --resume RUN     go on with an interrupted run, with its own settings
 
 beholder align METHOD --help lists every option with the preset's values.
@@ -274,6 +301,10 @@ class SampleOptions:
     """`shapes`, a diffusers folder or a hub name."""
     adapter: str | None = None
     """Folder of trained weights, e.g. RUN/policy."""
+    share: float = 1.0
+    """How much of the adapter to apply, between the base (0) and the trained weights (1)."""
+    anneal: float | None = None
+    """Let the base draw the beginning: the trained weights count by (1 - σ) to this power at noise level σ (AIG)."""
     n: int = 4
     """Images per prompt."""
     steps: int = 10
@@ -299,13 +330,30 @@ def sample(arguments: list[str]) -> None:
 
 
 @dataclass
+class RewardsOptions:
+    json: bool = False
+    """Print as JSON."""
+
+
+def rewards(arguments: list[str]) -> None:
+    options: RewardsOptions = parse(RewardsOptions, arguments, "rewards", "The rewards one can name.")
+    from beholder.rewards.show import show_rewards
+
+    show_rewards(options.json)
+
+
+@dataclass
 class ScoreOptions:
     prompt: str | None = None
     """The prompt of all images."""
     prompts: Path | None = None
     """A JSONL file of {"image": path, "prompt": text} lines, instead of images on the command line."""
     reward: tuple[str, ...] = ("shapes_strict", "shapes_graded")
-    """Rewards by name, or package.module:function."""
+    """Rewards by name (see `beholder rewards`), NAME@CHECKPOINT, or package.module:function."""
+    output: Path | None = None
+    """A JSONL file for the rows, written as they come; what is there already is kept and not scored again."""
+    batch: int = 16
+    """Images that are scored together."""
     json: bool = False
     """Print one JSON object per image."""
 
@@ -315,11 +363,47 @@ def score(arguments: list[str]) -> None:
     while arguments and not arguments[0].startswith("-"):
         images.append(Path(arguments.pop(0)))
     options: ScoreOptions = parse(
-        ScoreOptions, arguments, "score IMAGE ...", "Score images (files or folders) with rewards."
+        ScoreOptions, arguments, "score IMAGE ...", "Score images (files, folders or quoted globs) with rewards."
     )
-    from beholder.evaluation.scoring import print_scores, score_files
+    from beholder.evaluation.scoring import score_on_terminal
 
-    print_scores(score_files(images, options.prompt, options.prompts, list(options.reward)), options.json)
+    given = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("json", "reward")}
+    score_on_terminal(images, list(options.reward), **given, as_json=options.json)
+
+
+def ask(arguments: list[str]) -> None:
+    from beholder.judges.options import AskOptions
+
+    media = _leading_paths(arguments)
+    said = "Put yes-no questions about images or videos (files, folders or quoted globs) to a judge."
+    options: AskOptions = parse(AskOptions, gathered(arguments, "question"), "ask IMAGE ...", said)
+    from beholder.evaluation.asking import ask_on_terminal
+
+    settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("question", "json")}
+    ask_on_terminal(media, list(options.question), options.json, **settings)
+
+
+def compare(arguments: list[str]) -> None:
+    from beholder.judges.options import CompareOptions
+
+    media = _leading_paths(arguments)
+    said = "Say which of two images or videos (or of the files in two folders) is the better one, and in what."
+    options: CompareOptions = parse(CompareOptions, arguments, "compare A B", said)
+    from beholder.evaluation.comparing import compare_on_terminal, find_pairs
+
+    settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name in COMPARE_SETTINGS}
+    compare_on_terminal(find_pairs(media, options.prompt, options.pairs), options.json, **settings)
+
+
+COMPARE_SETTINGS = ("model", "checklist", "judge", "frames")
+
+
+def _leading_paths(arguments: list[str]) -> list[Path]:
+    """Removes the arguments before the first option; they are paths."""
+    paths = []
+    while arguments and not arguments[0].startswith("-"):
+        paths.append(Path(arguments.pop(0)))
+    return paths
 
 
 @dataclass
@@ -375,12 +459,68 @@ def compare_methods(arguments: list[str]) -> None:
     compare_on_terminal(names, command, **given, as_json=options.json)
 
 
+def prefer(arguments: list[str]) -> None:
+    from beholder.preferences.settings import PreferOptions, SetConfig
+
+    said = "Make a preference set: draw images, measure them, let simulated annotators judge."
+    options: PreferOptions = parse(PreferOptions, arguments, "prefer", said)
+    config = SetConfig(**{f.name: getattr(options, f.name) for f in fields(SetConfig)})
+    from beholder.preferences.terminal import prefer
+
+    prefer(options.output, config, options.json)
+
+
+@dataclass
+class PreferencesOptions:
+    output: Path | None = None
+    """With --from: the set that is written, a .parquet file, or a folder for several."""
+    join: Path | None = None
+    """With --from richhf-18k: Pick-a-Pic v1's parquet files, or a JSONL file of {"image": path, "prompt": text}."""
+    embed: bool = False
+    """With --from: take the bytes of image files into the set; otherwise it holds their absolute paths."""
+    media: bool = True
+    """Decode every image; --no-media only reads the judgements."""
+    json: bool = False
+    """Print as JSON, with every problem."""
+
+
+def preferences(arguments: list[str]) -> None:
+    """``preferences SET`` and ``preferences PATH --from FORMAT --output SET``."""
+    source = take_option(arguments, "from")
+    paths = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
+    options: PreferencesOptions = parse(
+        PreferencesOptions,
+        arguments,
+        "preferences PATH [--from FORMAT]",
+        "Check a preference set (a .parquet file, a folder, a pattern) and say what it holds; or convert a public data "
+        "set, --from pick-a-pic, hpd-v1, hpd-v2, imagerewarddb, richhf-18k, simulacra, visionrewarddb-image, "
+        "visionrewarddb-video, rlhf-v or rlaif-v.",
+    )
+    if not paths:
+        raise InputError("preferences: give a preference set, e.g. beholder preferences runs/pairs")
+    from beholder.preferences.terminal import bring_in, look
+
+    if source is not None:
+        return bring_in(
+            Path(paths[0]), source, options.output, options.join, options.embed, options.media, options.json
+        )
+    for name in ("output", "join", "embed"):
+        if getattr(options, name):
+            raise InputError(f"--{name} goes with --from FORMAT; name the format or leave it out")
+    return look(Path(paths[0]), options.media, options.json)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "methods": methods,
     "align": align,
     "sample": sample,
+    "rewards": rewards,
     "score": score,
+    "ask": ask,
+    "compare": compare,
+    "prefer": prefer,
+    "preferences": preferences,
     "report": report,
     "compare-methods": compare_methods,
 }

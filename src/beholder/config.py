@@ -29,6 +29,10 @@ class PolicyConfig:
     """Trained weights to start from: `RUN/policy` of an earlier run, or any adapter diffusers loads."""
     share: float = 1.0
     """How much of `adapter` to apply: 0 is the model without it, 1 all; between them the way back after training."""
+    prefix: str = ""
+    """Text put before every prompt that is drawn."""
+    negative: str = ""
+    """Text of the unconditional branch of guidance."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the frozen weights; trained weights and kernels stay in float32."""
     resolution: int | None = None
@@ -91,8 +95,9 @@ class PlanConfig:
 class BranchConfig:
     """Samples that share the beginning of their path."""
 
-    kind: Literal["none", "fan", "tree", "spurs"] = "none"
-    """fan: part at the first trained step; tree: split at ``steps``; spurs: leave an ODE trunk at each trained step."""
+    kind: Literal["none", "fan", "tree", "spurs", "ladder"] = "none"
+    """fan: part at the first trained step; tree: split at ``steps``; spurs: leave an ODE trunk at each trained step;
+    ladder: leave a trunk that itself goes on through one of them (SPO)."""
     width: int = 2
     """Branches at a parting."""
     steps: tuple[int, ...] = ()
@@ -133,6 +138,10 @@ class ForwardConfig:
     """The same levels and the same noise for all samples of a prompt."""
     weight: Literal["half", "flow_dpo", "uniform", "t", "t2", "huber", "ghuber"] = "half"
     """Evidence of an error ℓ: -ℓ/2 (the DPO family), -(1-t)² ℓ/2 (Flow-DPO), or AWM's weights."""
+    inversion: int = 0
+    """Find the noise by so many steps of the policy's own ODE, backwards from the image (InPO); 0 draws it."""
+    eta: float = 0.1
+    """inversion: share of fresh noise mixed in at every step."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +288,10 @@ class PreferenceConfig:
     label: Literal["hard", "soft", "bradley_terry"] = "hard"
     """hard: the better value wins, ties are left out (lists: Plackett-Luce); soft: values are ±(2p - 1), p the share of
     votes (lists: PRO); bradley_terry: σ of the values' difference."""
+    pairs: Literal["all", "extremes"] = "all"
+    """pair: every two, or the best against the worst alone."""
+    min_gap: float = 0.0
+    """pair: values that differ by less are left out (SPO's threshold)."""
     over: Literal["decision", "sample"] = "decision"
     """sample: compare the means over each sample's decisions (Dense Reward View)."""
     smoothing: float = 0.0
@@ -410,8 +423,21 @@ class DataConfig:
     """dominance: how much worse the winner may be."""
     temperature: float = 0.0
     """Values as logits at this temperature; 0 makes every difference certain."""
+    mask: str = ""
+    """Name of the heat maps that weigh each place's denoising error (PatchDPO); images without one count evenly."""
     drop_prompt: float = 0.0
     """Share of the records that are learnt without their prompt, for guidance."""
+
+
+@dataclass(frozen=True)
+class RelabelConfig:
+    """Feedback as text: what re-noised samples are conditioned on, by how they turned out."""
+
+    labels: tuple[str, ...] = ()
+    """Texts put before the prompts by quantile of the iteration's values, from worst to best; ask for the best with
+    policy.prefix (Quark), or against the worst with policy.negative (HPS)."""
+    caption: str = ""
+    """Replace prompts by what the images show (HIR): `shapes` in the bundled world, or package.module:function."""
 
 
 @dataclass(frozen=True)
@@ -474,6 +500,7 @@ class RunConfig:
     """Folder of the run."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    relabel: RelabelConfig = field(default_factory=RelabelConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     credit: CreditConfig = field(default_factory=CreditConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

@@ -1,55 +1,157 @@
-"""DPO, DGPO and DiffusionNFT by hand and by finite differences; D = 8 latent dimensions."""
+"""DSPO and DiffusionNFT, which see velocities: by hand and by finite differences; D = 8 latent dimensions."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from evidence_by_hand import D, evidence, outcome
+from evidence_by_hand import D, evidence
 from torch import Tensor
 
 from beholder.config import ObjectiveConfig
-from beholder.objectives.policy_gradient import Evidence, ForwardTerms, policy_gradient
+from beholder.objectives.evidence import Evidence, ForwardTerms
+from beholder.objectives.policy_gradient import policy_gradient, scope
+
+NAN = math.nan
 
 
-def log_sigmoid(x: float) -> float:
-    return -math.log1p(math.exp(-x))
+# --------------------------------------------------------------------------------------------------------------- DSPO
 
 
-def test_dpo_is_the_logistic_loss_of_every_untied_pair() -> None:
-    gaps, a = [0.3, -0.2, 0.1], [1.0, -1.0, 1.0]  # two pairs: (0, 1) and (2, 1); 0 and 2 tie
-    found = outcome(evidence(gaps), a, ObjectiveConfig(kind="dpo", temperature=2.0))
-    assert found.loss == pytest.approx(-(log_sigmoid(2 * 0.5) + log_sigmoid(2 * 0.3)) / 2)
-    up = [2 / (1 + math.exp(2 * gap)) / (2 * D) for gap in (0.5, 0.3)]
-    assert found.weight_M.tolist() == pytest.approx([up[0], -up[0] - up[1], up[1]])
+def dspo(beta: float) -> ObjectiveConfig:
+    return ObjectiveConfig(kind="dspo", temperature=beta)
 
 
-def test_dpo_without_an_untied_pair_teaches_nothing() -> None:
-    found = outcome(evidence([0.3, -0.2]), [1.0, 1.0], ObjectiveConfig(kind="dpo"))
-    assert found.loss == 0
-    assert found.weight_M.tolist() == [0, 0]
+def drawn(m: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Velocities of the policy, with gradient, of the reference and of the targets, ``[m, 2, D / 2]``."""
+    generator = torch.Generator().manual_seed(seed)
+    target, noise, drift = torch.randn(3, m, 2, D // 2, generator=generator, dtype=torch.float64)
+    reference = target + 0.5 * noise
+    return (reference + 0.3 * drift).requires_grad_(), reference, target
 
 
-def test_dpo_leaves_out_failed_samples_and_the_middle_of_a_group() -> None:
-    config = ObjectiveConfig(kind="dpo", temperature=3.0)
-    nan = float("nan")
-    found = outcome(evidence([0.3, 9.0, -0.2, 7.0]), [2.0, nan, -2.0, nan], config)
-    alone = outcome(evidence([0.3, -0.2]), [2.0, -2.0], config)
-    assert found.loss == pytest.approx(alone.loss)
-    assert found.weight_M[[0, 2]].tolist() == pytest.approx(alone.weight_M.tolist())
-    assert found.weight_M[[1, 3]].tolist() == [0, 0]
+def seen(velocity: Tensor, reference: Tensor, target: Tensor, group: list[int] | None = None) -> Evidence:
+    """ψ/D = -½ mean (v - u)², compared with the reference."""
+    psi_M, ref_M = (-0.5 * (v - target).square().flatten(1).sum(1) for v in (velocity, reference))
+    e = evidence([0.0] * len(velocity), group=group)
+    forward = ForwardTerms(velocity, velocity[:, :0], reference, target, torch.full((len(velocity),), 0.5).double())
+    return replace(e, log_ratio_M=psi_M - ref_M, logp_M=psi_M, forward=forward)
 
 
-def test_dgpo_weighs_a_group_with_one_sigmoid() -> None:
-    gaps, a = [0.3, -0.2, 0.5, 0.1], [1.0, -1.0, 0.5, -0.5]
-    e = evidence(gaps, group=[0, 0, 1, 1])
-    found = outcome(e, a, ObjectiveConfig(kind="dgpo", temperature=4.0))
-    share = [1 / (1 + math.exp(4 * s)) for s in ((0.3 + 0.2) / 2, (0.25 - 0.05) / 2)]
-    want = [share[g] * a[i] / (4 * D) for i, g in enumerate((0, 0, 1, 1))]
-    assert found.weight_M.tolist() == pytest.approx(want)
-    swapped = outcome(
-        evidence(gaps, group=[0, 0, 1, 1]), [-x for x in a], ObjectiveConfig(kind="dgpo", temperature=4.0)
-    )
-    assert (found.weight_M.sign() == -swapped.weight_M.sign()).all()
+def dspo_of(velocity: Tensor, reference: Tensor, target: Tensor, value: list[float], beta: float = 5.0) -> Tensor:
+    group = [m // 2 for m in range(len(value))] if len(value) % 2 == 0 else None
+    e = seen(velocity, reference, target, group)
+    return policy_gradient(e, torch.tensor(value, dtype=torch.float64), dspo(beta))[0]
+
+
+def test_dspo_by_hand() -> None:
+    """mean ((v - u) - β/D σ(-x) (v - v_ref))² of the winners; the second prompt's comes second."""
+    velocity, reference, target = drawn(4)
+    want = 0.0
+    for won, lost in ((0, 1), (3, 2)):
+        rho = [
+            -0.5 * ((velocity[m] - target[m]).square().mean() - (reference[m] - target[m]).square().mean()).item()
+            for m in (won, lost)
+        ]
+        share = 5.0 / D / (1 + math.exp(5.0 * (rho[0] - rho[1])))
+        residual = (velocity - target)[won] - share * (velocity - reference)[won]
+        want += residual.square().mean().item() / 2
+    assert dspo_of(velocity, reference, target, [1.0, 0.0, -2.0, 0.5]).item() == pytest.approx(want, rel=1e-12)
+
+
+def test_dspo_of_the_released_temperature_is_fine_tuning_on_winners() -> None:
+    """β = 0.001: the correction is next to nothing of the drift, and losers get nothing at all."""
+    velocity, reference, target = drawn(6)
+    (got,) = torch.autograd.grad(dspo_of(velocity, reference, target, [1.0, 0.0] * 3, beta=0.001), velocity)
+    (sft,) = torch.autograd.grad((velocity - target)[0::2].square().flatten(1).mean(1).mean(), velocity)
+    cosine = (got * sft).sum() / (got.norm() * sft.norm())
+    assert cosine > 0.9999
+    assert got[1::2].eq(0).all()
+    (strong,) = torch.autograd.grad(dspo_of(velocity, reference, target, [1.0, 0.0] * 3, beta=8.0), velocity)
+    assert (strong * sft).sum() / (strong.norm() * sft.norm()) < 0.999
+
+
+def test_dspos_correction_is_the_gradient_of_the_preference() -> None:
+    """σ(-x) ∇x along the winner's score, in a world where scores are known.
+
+    Densities N(m, I): log p = -‖y - m‖²/2, scores m - y. With ψ = log p the winner's score plus ∇ log σ(x) is
+    (m* - y) + (β/D) σ(-x) (m - m_ref): what is subtracted from v - u, for scores instead of velocities.
+    """
+    beta, (y_w, y_l, mean, ref) = 4.0, torch.randn(4, D, generator=torch.Generator().manual_seed(5)).double()
+    y = y_w.clone().requires_grad_()
+
+    def rho(at: Tensor) -> Tensor:
+        return 0.5 * ((at - ref).square().sum() - (at - mean).square().sum()) / D
+
+    x = beta * (rho(y) - rho(y_l))
+    (want,) = torch.autograd.grad(torch.nn.functional.logsigmoid(x), y)
+    torch.testing.assert_close(beta / D * torch.sigmoid(-x).detach() * (mean - ref), want)
+    velocity, target = torch.stack([mean - y_w, mean - y_l]), torch.zeros(2, D).double()
+    e = seen(velocity, torch.stack([ref - y_w, ref - y_l]), target)
+    got, _ = policy_gradient(e, torch.tensor([1.0, 0.0]).double(), dspo(beta))
+    assert got.item() == pytest.approx((mean - y_w - want).square().mean().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.001, 1.0, D, 3 * D])
+def test_dspos_pull_at_the_reference_shrinks_with_its_temperature(beta: float) -> None:
+    """1 - β/2D of imitation's, x being 0: beyond 2D it would push the winner away."""
+    _, reference, target = drawn(2)
+    velocity = reference.clone().requires_grad_()
+    (got,) = torch.autograd.grad(dspo_of(velocity, reference, target, [1.0, 0.0], beta), velocity)
+    torch.testing.assert_close(got[0], (1 - beta / (2 * D)) * 2 * (reference - target)[0] / D)
+
+
+def test_dspos_gradient_holds_the_preference() -> None:
+    """Finite differences with x as it was."""
+    velocity, reference, target = drawn(2)
+    e = seen(velocity, reference, target)
+
+    def loss(v: Tensor) -> Tensor:
+        assert e.forward is not None
+        moved = replace(e, forward=replace(e.forward, velocity=v))
+        return policy_gradient(moved, torch.tensor([1.0, 0.0]).double(), dspo(2.0))[0]
+
+    assert torch.autograd.gradcheck(loss, velocity.detach().clone().requires_grad_())
+
+
+def test_dspo_takes_the_best_and_the_worst_of_a_group_and_leaves_failures_out() -> None:
+    velocity, reference, target = drawn(5)
+    whole = dspo_of(velocity, reference, target, [0.5, 2.0, NAN, -1.0, 0.0])
+    pair = dspo_of(velocity[[1, 3]], reference[[1, 3]], target[[1, 3]], [2.0, -1.0])
+    assert whole.item() == pytest.approx(pair.item(), rel=1e-12)
+    (gradient,) = torch.autograd.grad(whole, velocity)
+    assert [bool(g.abs().max() > 0) for g in gradient] == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("value", [[1.0, 1.0], [NAN, 1.0], [1.0, NAN], [NAN, NAN]])
+def test_dspo_learns_nothing_from_a_tie_or_a_failure(value: list[float]) -> None:
+    velocity, reference, target = drawn(2)
+    loss = dspo_of(velocity, reference, target, value)
+    assert loss.item() == 0
+    (gradient,) = torch.autograd.grad(loss, velocity)
+    assert gradient.eq(0).all()
+
+
+def test_dspo_compares_a_prompts_samples() -> None:
+    assert scope(dspo(1.0)) == "group"
+
+
+def test_dspo_moves_towards_what_wins() -> None:
+    """A constant velocity, targets around 0, and the nearer of two to the optimum wins."""
+    optimum, generator = torch.full((D,), 0.7).double(), torch.Generator().manual_seed(0)
+    v = torch.zeros(D, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([v], lr=0.02)
+    for _ in range(150):
+        target = v.detach() + 0.5 * torch.randn(64, D, generator=generator, dtype=torch.float64)
+        value = -(target - optimum).square().sum(1)
+        optimiser.zero_grad()
+        e = seen(v.expand(64, D), v.detach().expand(64, D), target, [m // 2 for m in range(64)])
+        policy_gradient(e, value, dspo(0.1))[0].backward()
+        optimiser.step()
+    assert (v - optimum).norm() < 0.15 * optimum.norm()
+
+
+# ---------------------------------------------------------------------------------------------------------------- NFT
 
 
 def terms(velocity: Tensor) -> Evidence:
@@ -57,7 +159,7 @@ def terms(velocity: Tensor) -> Evidence:
     old, target = (torch.randn(velocity.shape, generator=generator, dtype=torch.float64) for _ in range(2))
     t = torch.linspace(0.2, 0.9, len(velocity), dtype=torch.float64)
     e = evidence([0.0] * len(velocity))
-    return Evidence(**{**vars(e), "forward": ForwardTerms(velocity, old, target, t)})
+    return Evidence(**{**vars(e), "forward": ForwardTerms(velocity, old, None, target, t)})
 
 
 NFT = ObjectiveConfig(kind="nft", temperature=0.7, advantage_limit=5.0)

@@ -1,15 +1,15 @@
-"""Values by hand of the objectives beside PPO, and the claims their papers make."""
+"""Values by hand of the policy gradients beside PPO, and the claims their papers make."""
 
 import math
 from typing import Any
 
 import pytest
 import torch
-from evidence_by_hand import D, double, evidence, groups_of_paths, outcome
+from evidence_by_hand import D, evidence, groups_of_paths, outcome
 from torch.distributions import Normal
 
 from beholder.config import ObjectiveConfig
-from beholder.objectives.policy_gradient import Evidence, policy_gradient
+from beholder.objectives.evidence import Evidence
 
 NAN = math.nan
 
@@ -113,99 +113,3 @@ def test_guard_clips_its_own_ratio() -> None:
     got = outcome(e, [1.0, -1.0, 1.0], config_of("guard"))
     assert got.loss == pytest.approx((-1.2 + math.exp(0.5) - 1) / 3)
     assert got.stats.clipped_M.tolist() == [True, False, False]
-
-
-# --------------------------------------------------------------------------------------------------------------- pairs
-
-
-def test_pair_square_by_hand() -> None:
-    e = evidence([0.1, -0.1])  # Δ = 0.2; with the clip 0.05 it is 0.1
-    config = config_of("pair_square", 0.05, 0.05, temperature=0.5)
-    assert loss_of(e, [1.0, 0.0], config) == pytest.approx((0.2 - 1) ** 2)  # 2 · 0.1 - 1 is the larger error
-    assert loss_of(e, [-1.0, 0.0], config) == pytest.approx((0.4 + 1) ** 2)
-    assert loss_of(evidence([0.0, 0.0]), [1.5, -0.5], config) == pytest.approx(4)
-
-
-def test_pair_square_discounts_by_the_step() -> None:
-    e = evidence([0.1, -0.1, 0.1, -0.1], step=[0, 0, 3, 3], sample=[0, 1, 0, 1])
-    config = config_of("pair_square", 1.0, 1.0, discount=0.5)
-    assert loss_of(e, [1.0, 0.0, 1.0, 0.0], config) == pytest.approx(((0.2 - 1) ** 2 + (0.2 / 8 - 1) ** 2) / 2)
-
-
-def test_pair_square_takes_every_pair_of_a_prompt_at_a_step_and_no_other() -> None:
-    e = evidence([0.0] * 5 + [9.0] * 5, step=[0] * 5 + [1] * 5, sample=[*range(5)] * 2)
-    advantage = [0.0, 1.0, 3.0, NAN, 4.0] * 2
-    squares = [1, 9, 16, 4, 9, 1]
-    assert loss_of(e, advantage, config_of("pair_square")) == pytest.approx(sum(squares) / 6)
-
-
-def test_pair_logistic_by_hand() -> None:
-    e, config = evidence(logs(1.1, 0.95)), config_of("pair_logistic", temperature=0.7)
-    gap = math.log(1.1 / 0.95)
-    assert loss_of(e, [1.0, 0.0], config) == pytest.approx(math.log(1 + math.exp(-0.7 * gap)))
-    assert loss_of(e, [0.0, 1.0], config) == pytest.approx(math.log(1 + math.exp(0.7 * gap)))
-    clipped = config_of("pair_logistic", 0.02, 0.05, temperature=0.7)
-    assert loss_of(e, [1.0, 0.0], clipped) == pytest.approx(math.log(1 + (0.98 / 1.05) ** 0.7))
-
-
-def test_a_tie_costs_log_2_and_has_no_gradient() -> None:
-    got = outcome(evidence([0.1, -0.1]), [0.3, 0.3], config_of("pair_logistic"))
-    assert got.loss == pytest.approx(math.log(2))
-    assert got.weight_M.eq(0).all()
-
-
-def test_d3pos_clip_bounds_its_loss() -> None:
-    """β 0.1 and ε 0.1 leave [-log σ(0.1 log(1.1/0.9)), -log σ(-…)]: the loss that users saw stuck at 0.693."""
-    config = config_of("pair_logistic", 0.1, 0.1, temperature=0.1)
-    for move, bound in ((9.0, (1.1 / 0.9) ** -0.1), (-9.0, (1.1 / 0.9) ** 0.1)):
-        got = loss_of(evidence([move, -move]), [1.0, 0.0], config)
-        assert got == pytest.approx(math.log(1 + bound))
-        assert 0.683 <= got <= 0.704
-
-
-# --------------------------------------------------------------------------------------------------------------- lists
-
-
-def plackett_luce(scores: list[float]) -> float:
-    """Of scores from best to worst."""
-    return sum(math.log(sum(map(math.exp, scores[k:]))) - scores[k] for k in range(len(scores)))
-
-
-def test_list_mle_by_hand() -> None:
-    e, config = evidence([0.1, -0.1, 0.15]), config_of("list_mle", temperature=10.0)
-    assert loss_of(e, [2.0, 3.0, 1.0], config) == pytest.approx(plackett_luce([-1.0, 1.0, 1.5]))
-    clipped = config_of("list_mle", 0.05, 0.12, temperature=10.0)
-    assert loss_of(e, [2.0, 3.0, 1.0], clipped) == pytest.approx(plackett_luce([-0.5, 1.0, 1.2]))
-
-
-def test_list_mle_averages_clipped_scores_over_steps_and_terms_over_prompts() -> None:
-    e = evidence(
-        [0.1, 0.5, -0.1, 0.0, 0.0, 0.0, 0.0, 0.0],
-        step=[0, 1, 0, 1, 0, 1, 0, 1],
-        sample=[0, 0, 1, 1, 2, 2, 3, 3],
-        group=[0, 0, 0, 0, 5, 5, 5, 5],
-    )
-    got = loss_of(e, [1.0, 1.0, 0.0, 0.0, 2.0, 2.0, 1.0, 1.0], config_of("list_mle", temperature=4.0))
-    assert got == pytest.approx((plackett_luce([4 * (0.1 + 0.2) / 2, 4 * -0.05]) + math.log(2)) / 2)
-
-
-def test_a_list_of_equal_scores_costs_the_log_of_its_orders() -> None:
-    assert loss_of(evidence([0.0] * 5), [1.0, 2.0, 3.0, 4.0, 5.0], config_of("list_mle")) == pytest.approx(
-        math.log(120)
-    )
-    with_failure = loss_of(evidence([0.0] * 5), [1.0, NAN, 3.0, 4.0, 5.0], config_of("list_mle"))
-    assert with_failure == pytest.approx(math.log(24))
-
-
-def test_a_list_of_two_is_a_pair() -> None:
-    e = evidence([0.05, -0.03])
-    one = outcome(e, [1.0, 0.0], config_of("list_mle", temperature=3.0))
-    assert one.loss == pytest.approx(math.log(1 + math.exp(-3 * 0.08)))
-
-
-def test_one_sample_alone_is_no_pair_and_no_order() -> None:
-    e = evidence([0.1, 0.2], group=[0, 1])
-    for kind in ("pair_square", "pair_logistic", "list_mle"):
-        got = outcome(e, [1.0, 2.0], config_of(kind))
-        assert got.loss == 0 and got.weight_M.abs().max() < 1e-15
-        assert policy_gradient(e, double([1.0, 2.0]), config_of(kind))[0].requires_grad

@@ -100,3 +100,39 @@ def test_evidence_falls_with_the_error() -> None:
         values = denoising_evidence(weight, errors, torch.full_like(errors, 0.4)).tolist()
         assert all(a > b for a, b in pairwise(values))
         assert values[0] == pytest.approx(0, abs=1e-5)
+
+
+# -------------------------------------------------------------------------------------------------- inversion
+
+
+def test_inversion_finds_the_noise_that_leads_to_the_sample() -> None:
+    """Forwards from the found noise, the policy's own ODE comes by the state at t and arrives at the sample."""
+    policy = LinearPolicy()
+    fine = torch.linspace(1, 0, 4001).double()
+    plan = ode_plan(CONFIG, P)
+    trajectory = rollout(policy, begin(CONFIG, plan), SIGMAS, plan, CONFIG)
+    config = ForwardConfig(times=1, inversion=400, eta=0.0, time="uniform")
+    made = with_forward_decisions(policy, trajectory, config, SIGMAS, 64, trajectory.seed_N, old=False)
+    d = made.decisions
+    for n in range(N):
+        x, t = d.state_Mx[n : n + 1], float(d.sigma_M[n])
+        levels = torch.cat([torch.tensor([t], dtype=torch.float64), fine[fine < t]])
+        condition = trajectory.condition.select(torch.tensor([n]))
+        for here, there in pairwise(levels.tolist()):
+            x = x + (there - here) * policy.velocity(x, torch.tensor([here]), condition, None, trajectory.guidance)
+        assert torch.allclose(x[0], trajectory.final_Nx[n], atol=2e-2)
+
+
+def test_fresh_noise_enters_the_inversion_by_its_share() -> None:
+    policy, plan = LinearPolicy(), ode_plan(CONFIG, P)
+    trajectory = rollout(policy, begin(CONFIG, plan), SIGMAS, plan, CONFIG)
+
+    def found(eta: float, key: torch.Tensor) -> torch.Tensor:
+        config = ForwardConfig(times=1, inversion=5, eta=eta)
+        return with_forward_decisions(policy, trajectory, config, SIGMAS, 64, key, old=False).decisions.state_Mx
+
+    other = trajectory.seed_N + 99
+    assert torch.equal(found(0.0, trajectory.seed_N), found(0.0, trajectory.seed_N))
+    near, far = ((found(eta, trajectory.seed_N) - found(0.0, trajectory.seed_N)).norm() for eta in (0.1, 0.5))
+    assert 0 < near < far
+    assert not torch.equal(found(0.5, trajectory.seed_N), found(0.5, other))

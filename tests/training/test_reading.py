@@ -13,12 +13,14 @@ from PIL import Image
 from beholder.config import DataConfig
 from beholder.errors import InputError, RunError
 from beholder.preferences import Medium, Record, write_preferences
+from beholder.preferences.schema import HeatMap
 from beholder.prompts import PromptSet
 from beholder.rewards import load_rewards
+from beholder.rollouts.engine import replay
 from beholder.training.collect import collect
 from beholder.training.learner import Learner, restore, state_of
 from beholder.training.loop import iterate
-from beholder.training.read import data_samples, load_comparisons
+from beholder.training.read import data_samples, load_comparisons, renoised
 
 OFFLINE = {
     "rewards": {},
@@ -149,6 +151,31 @@ def test_a_damaged_image_is_passed_over_and_counted(tiny_sd3_folder: Path, tmp_p
     learner = made(tiny_sd3_folder, tmp_path / "some.parquet")
     batch = collect(learner)
     assert batch.stats["unreadable"] >= 1
+
+
+def test_heat_maps_weigh_each_place_of_the_error(tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    """A map that is 1 on the left half: errors on the right do not count, and images without a map count evenly."""
+    half = np.zeros((32, 32), np.uint8)
+    half[:, :16] = 255
+    import io
+
+    file = io.BytesIO()
+    Image.fromarray(half).save(file, "png")
+    marked = record(0, maps=(HeatMap("quality", 0, Medium(file.getvalue())), HeatMap("other", 1, Medium(picture(0)))))
+    write_preferences(tmp_path / "maps.parquet", [marked])
+    learner = made(tiny_sd3_folder, tmp_path / "maps.parquet", data__mask="quality", rollout__prompts=1)
+    samples = data_samples(learner, [0])[0]
+    assert samples.mask_Nx is not None and samples.mask_Nx.shape == (2, 1, *learner.policy.family.latent_shape()[1:])
+    side = samples.mask_Nx.shape[-1] // 2
+    assert samples.mask_Nx[0, 0, :, :side].eq(1).all() and samples.mask_Nx[0, 0, :, side:].eq(0).all()
+    assert samples.mask_Nx[1].eq(1).all()
+    trajectory = renoised(learner, samples, learner.config.rollout.forward, old=False)
+    d, found = trajectory.decisions, replay(learner.policy, trajectory, trajectory.decisions)
+    error = (found.velocity - d.next_Mx).square()
+    left = error[d.sample_M == 0][..., :side].flatten(1).sum(1)
+    whole = error[d.sample_M == 1].flatten(1).sum(1)
+    torch.testing.assert_close(found.logp_M[d.sample_M == 0], -0.5 * left)
+    torch.testing.assert_close(found.logp_M[d.sample_M == 1], -0.5 * whole)
 
 
 def test_images_of_any_size_are_fitted_not_squeezed(tiny_sd3_folder: Path) -> None:

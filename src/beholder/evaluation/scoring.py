@@ -1,62 +1,251 @@
-"""Scores of image files."""
+"""Scores of images and videos on disk: read ahead, scored in batches, and written down as they come."""
 
 import json
 import math
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
+from torch import Tensor
 
 from beholder.errors import InputError
+from beholder.evaluation.prefetch import AHEAD, prefetched
+from beholder.evaluation.score_log import ScoreLog
 from beholder.media import read_image, read_pairs
-from beholder.rewards import load_rewards, score
+from beholder.rewards import Reward, load_rewards, score
+from beholder.rewards.zoo.scorer import StagedScorer
+from beholder.rewards.zoo.visionreward import ChecklistReward
+from beholder.video import SUFFIXES as VIDEO_SUFFIXES
+from beholder.video import read_video
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+NAMED = 3
+"""Failed files whose reason is printed; the others are counted."""
+
+Row = dict[str, Any]
 
 
-def score_files(
-    images: list[Path], prompt: str | None, prompts: Path | None, rewards: list[str]
-) -> list[dict[str, Any]]:
-    """One row per image: its path, its prompt and each reward (None where it failed)."""
-    pairs = read_pairs(prompts) if prompts is not None else _from_arguments(images, prompt)
+def score_on_terminal(
+    images: list[Path],
+    rewards: list[str],
+    prompt: str | None = None,
+    prompts: Path | None = None,
+    output: Path | None = None,
+    batch: int = 16,
+    as_json: bool = False,
+) -> None:
+    """Scores, and prints the rows, or with ``output`` a summary; a bar and what failed go to stderr."""
+    if batch < 1:
+        raise InputError(f"batch: {batch} must be 1 or more")
+    pairs = read_pairs(prompts) if prompts is not None else None
     if prompts is not None and images:
         raise InputError("score: give images on the command line or a --prompts file, not both")
-    scorers, rows = load_rewards(rewards), []
-    for path, text in pairs:  # one by one: files may differ in size
-        table = score(read_image(path)[None], [text], scorers)
-        values = {
-            name: None if math.isnan(v) else v for name, v in zip(table.names, table.values_NM[0].tolist(), strict=True)
-        }
-        rows.append({"image": str(path), "prompt": text, **values})
+    scorers = load_rewards(rewards)
+    pairs = pairs if pairs is not None else _from_arguments(images, prompt)
+    log = ScoreLog(output, [reward.name for reward in scorers])
+    left = log.left(pairs)
+    rows = list(log.kept)
+    with warnings.catch_warnings(), _bar(len(left)) as bar:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are welcome here
+        task = bar.add_task("scoring", total=len(left))
+        for scored in score_files(left, scorers, batch):
+            log.write(scored)
+            rows += scored
+            bar.advance(task, len(scored))
+    _say_failures(rows, [reward.name for reward in scorers])
+    if output is None:
+        print_scores(rows, as_json)
+    else:
+        _print_summary(output, rows, len(log.kept), [reward.name for reward in scorers], as_json)
+
+
+def score_files(pairs: Sequence[tuple[Path, str]], rewards: Sequence[Reward], batch: int = 16) -> Iterator[list[Row]]:
+    """Rows of one batch after another: the path, the prompt and each reward, None where it failed.
+
+    A file that cannot be read, or that a reward refuses, is None there and says why under ``error``; the others do not
+    mind.
+    """
+    loaded = prefetched([path for path, _ in pairs], lambda path: _load(path, rewards), 2 * batch)
+    waiting: list[Prepared] = []
+    held = done = 0
+    for item in loaded:
+        waiting.append(item)
+        held += item.pixels
+        if len(waiting) == batch or held > AHEAD:
+            yield _rows(pairs[done : done + len(waiting)], waiting, rewards)
+            done, waiting, held = done + len(waiting), [], 0
+    if waiting:
+        yield _rows(pairs[done:], waiting, rewards)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A file as the rewards take it."""
+
+    inputs: dict[str, Tensor]
+    """By reward: prepared pixels for those in two stages, the image for the others; nothing where it failed."""
+    error: str = ""
+
+    @property
+    def pixels(self) -> int:
+        return max((value.numel() // 3 for value in self.inputs.values()), default=0)
+
+
+def _load(path: Path, rewards: Sequence[Reward]) -> Prepared:
+    try:
+        image = read_video(path) if path.suffix.lower() in VIDEO_SUFFIXES else read_image(path)
+    except InputError as error:
+        return Prepared({}, str(error))
+    inputs: dict[str, Tensor] = {}
+    error = ""
+    for reward in rewards:
+        scorer = reward.score
+        if not isinstance(scorer, StagedScorer):
+            inputs[reward.name] = image
+            continue
+        network = scorer.network  # outside the try: weights that cannot be read are no image's fault
+        try:
+            inputs[reward.name] = network.prepare(image[None])[0]
+        except InputError as refused:
+            error = f"{path}: {refused}"
+    return Prepared(inputs, error)
+
+
+def _rows(pairs: Sequence[tuple[Path, str]], items: Sequence[Prepared], rewards: Sequence[Reward]) -> list[Row]:
+    texts = [text for _, text in pairs]
+    columns: dict[str, list[float | None]] = {}
+    parts: list[dict[str, Row]] = [{} for _ in items]
+    for reward in rewards:
+        if isinstance(reward.score, ChecklistReward):
+            columns[reward.name] = _described(reward.name, reward.score, items, texts, parts)
+        else:
+            columns[reward.name] = _column(reward, items, texts)
+    rows: list[Row] = []
+    for i, ((path, text), item) in enumerate(zip(pairs, items, strict=True)):
+        row: Row = {"image": str(path), "prompt": text, **{name: column[i] for name, column in columns.items()}}
+        row |= {"parts": parts[i]} if parts[i] else {}
+        rows.append(row | ({"error": item.error} if item.error else {}))
     return rows
+
+
+def _described(
+    name: str, scorer: ChecklistReward, items: Sequence[Prepared], texts: Sequence[str], parts: list[dict[str, Row]]
+) -> list[float | None]:
+    """The totals of a checklist; what they are made of goes into ``parts`` under the reward's name."""
+    column: list[float | None] = [None] * len(items)
+    for i, (item, text) in enumerate(zip(items, texts, strict=True)):
+        if name in item.inputs:
+            said = asdict(scorer.describe(item.inputs[name][None], [text])[0])
+            column[i] = said.pop("total")
+            parts[i][name] = said
+    return column
+
+
+def _column(reward: Reward, items: Sequence[Prepared], texts: Sequence[str]) -> list[float | None]:
+    """One reward of every item, those of equal size together."""
+    network, device = reward, torch.device("cpu")
+    if isinstance(reward.score, StagedScorer):
+        network = Reward(reward.name, reward.score.score)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    groups: dict[torch.Size, list[int]] = {}
+    for i, item in enumerate(items):
+        if reward.name in item.inputs:
+            groups.setdefault(item.inputs[reward.name].shape, []).append(i)
+    column: list[float | None] = [None] * len(items)
+    for members in groups.values():
+        given = torch.stack([items[i].inputs[reward.name] for i in members]).to(device)
+        with torch.no_grad():
+            values = score(given, [texts[i] for i in members], [network]).values_NM[:, 0].tolist()
+        for i, value in zip(members, values, strict=True):
+            column[i] = None if math.isnan(value) else value
+    return column
 
 
 def _from_arguments(images: list[Path], prompt: str | None) -> list[tuple[Path, str]]:
     if not images:
-        raise InputError("score: no image given; name files or folders, or a --prompts file")
+        raise InputError("score: no image given; name files, folders or globs, or a --prompts file")
     if prompt is None:
         raise InputError('score: no prompt given; add --prompt "a red circle" or use a --prompts file')
-    files: list[Path] = []
-    for path in images:
-        files += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    files = [file for path in images for file in _files(path)]
     if not files:
         raise InputError(f"score: no image in {', '.join(map(str, images))}")
     return [(path, prompt) for path in files]
 
 
-def print_scores(rows: list[dict[str, Any]], as_json: bool) -> None:
+def _files(path: Path) -> list[Path]:
+    """The file itself, or the images in a folder or under a glob, in order."""
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if path.exists():
+        return [path]
+    if not has_magic(str(path)):
+        raise InputError(f"image: no file {str(path)!r}")
+    found = sorted(Path(name) for name in glob(str(path), recursive=True))
+    return [p for p in found if p.is_file() and p.suffix.lower() in SUFFIXES]
+
+
+# ---------------------------------------------------------------------------------------------------- terminal
+
+
+def _bar(total: int) -> Progress:
+    return Progress(console=Console(stderr=True), disable=total < 2 or not sys.stderr.isatty(), transient=True)
+
+
+def _say_failures(rows: list[Row], names: list[str]) -> None:
+    """Lines on stderr for what failed; InputError when no file could be scored at all."""
+    errors = [row["error"] for row in rows if "error" in row]
+    if errors and all("error" in row and all(row[name] is None for name in names) for row in rows):
+        first = errors[0]
+        raise InputError(first if len(rows) == 1 else f"none of {len(rows)} images could be scored; first: {first}")
+    if errors:
+        more = f" and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
+        reasons = "; ".join(" ".join(reason.split()) for reason in errors[:NAMED])
+        print(f"beholder: {len(errors)} of {len(rows)} images could not be scored: {reasons}{more}", file=sys.stderr)
+    for name in names:
+        failed = sum(row[name] is None for row in rows if "error" not in row)
+        if failed:
+            reasons: Counter[str] = Counter()
+            for row in rows:
+                reasons.update(row.get("parts", {}).get(name, {}).get("failed", {}))
+            why = "".join(f"; {count} × {reason}" for reason, count in reasons.most_common(NAMED))
+            print(f"beholder: {name} failed on {failed} of {len(rows) - len(errors)} images{why}", file=sys.stderr)
+
+
+def _print_summary(output: Path, rows: list[Row], kept: int, names: list[str], as_json: bool) -> None:
+    valid = {name: [row[name] for row in rows if row[name] is not None] for name in names}
+    means = {name: sum(values) / len(values) if values else None for name, values in valid.items()}
+    failed = {name: len(rows) - len(values) for name, values in valid.items()}
+    if as_json:
+        print(json.dumps({"output": str(output), "rows": len(rows), "kept": kept, "means": means, "failed": failed}))
+        return
+    print(f"{len(rows)} rows in {output}" + (f", {kept} of them from before" if kept else ""))
+    for name in names:
+        print(f"  {name}: mean {_cell(means[name])}" + (f", {failed[name]} failed" if failed[name] else ""))
+
+
+def print_scores(rows: list[Row], as_json: bool) -> None:
     """A table, or one JSON object a line."""
     if as_json:
         for row in rows:
             print(json.dumps(row))
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in rows[0]:
+    names = [name for name in rows[0] if name not in ("parts", "error")]
+    for name in names:
         table.add_column(escape(name))
     for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row.values()))
+        table.add_row(*(escape(_cell(row[name])) for name in names))
     Console().print(table)
 
 

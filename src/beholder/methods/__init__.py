@@ -3,7 +3,7 @@
 from beholder.errors import InputError, nearest
 from beholder.methods.branching import B2_DIFFURL, BRANCH_GRPO, TEMPFLOW_GRPO
 from beholder.methods.dance_grpo import DANCE_GRPO
-from beholder.methods.diffusion import D3PO, DDPO_IS, DDPO_SF, DENSE_REWARD, DPOK, SDPO, TDPO, TDPO_R
+from beholder.methods.diffusion import D3PO, DDPO_IS, DDPO_SF, DENSE_REWARD, DPOK, LPO, SDPO, SPO, TDPO, TDPO_R
 from beholder.methods.flow_grpo import FLOW_CPS, FLOW_GRPO, FLOW_GRPO_FAST
 from beholder.methods.forward import FORWARD
 from beholder.methods.general import GENERAL
@@ -16,7 +16,7 @@ from beholder.methods.row import Method
 FLOWS = (FLOW_GRPO, FLOW_GRPO_FAST, FLOW_CPS, DANCE_GRPO, MIX_GRPO, MIX_GRPO_FLASH, MIX_GRPO_FLASH_STAR)
 BRANCHES = (TEMPFLOW_GRPO, BRANCH_GRPO, B2_DIFFURL)
 TRUST = (GRPO_GUARD, FLOW_DPPO, PREF_GRPO, GARDO)
-DIFFUSION = (DDPO_SF, DDPO_IS, DPOK, TDPO, TDPO_R, SDPO, DENSE_REWARD, D3PO)
+DIFFUSION = (DDPO_SF, DDPO_IS, DPOK, TDPO, TDPO_R, SDPO, DENSE_REWARD, D3PO, SPO, LPO)
 
 METHODS: dict[str, Method] = {
     method.name: method for method in (*FLOWS, *BRANCHES, *TRUST, *DIFFUSION, *FORWARD, *GENERAL, *OFFLINE, *PATHWISE)

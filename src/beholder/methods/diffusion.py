@@ -303,3 +303,101 @@ D3PO = Method(
         "All pairs of a prompt's samples are compared, as the released code does for human feedback on seven images.",
     ),
 )
+
+STEPWISE = {
+    "rollout.group": 1,
+    "rollout.branch.kind": "ladder",
+    "rollout.branch.width": 4,
+    "credit.baseline": "none",
+    "credit.scale": "none",
+    "objective.kind": "preference",
+    "objective.preference.utility": "clip_ratio",
+    "objective.preference.pairs": "extremes",
+    "objective.anchor": "reference",
+    "loop.updates": 1,
+}
+SPO = Method(
+    name="spo",
+    title="SPO",
+    paper="SPO, 2406.04314",
+    idea="At every step draw some next states from one, prefer the best to the worst, and go on from a random one.",
+    presets={
+        "published": vary(
+            SD15,
+            "spo",
+            {
+                **STEPWISE,
+                "rollout.steps": 20,
+                "rollout.prompts": 40,
+                "rollout.plan.kind": "suffix",
+                "rollout.plan.size": 16,
+                "objective.temperature": 10.0,
+                "objective.preference.min_gap": 0.62,
+                "objective.clip_low": 0.1,
+                "objective.clip_high": 0.1,
+                "optimiser.lr": 6e-5,
+            },
+        ),
+        "shapes": vary(
+            SHAPES_DIFFUSION,
+            "spo",
+            {
+                **STEPWISE,
+                "rollout.prompts": 24,
+                "rollout.plan.kind": "prefix",
+                "rollout.plan.fraction": 0.8,
+                "objective.temperature": 10.0,
+                "objective.trust_region": "joint",
+                "objective.clip_low": 20.0,
+                "objective.clip_high": 20.0,
+            },
+        ),
+    },
+    differences=(
+        "Candidates are judged by the image that the ODE makes of them; the paper trains a step-aware preference model "
+        "on noisy states, which costs no further steps.",
+        "Its threshold 0.3 on the softmax of two scores is a difference of 0.62.",
+    ),
+)
+LPO = Method(
+    name="lpo",
+    title="LPO",
+    paper="LPO, 2502.01051",
+    idea="SPO from the first step on, with a far larger β and a threshold on the preference.",
+    presets={
+        "published": vary(
+            SD15,
+            "lpo",
+            {
+                **STEPWISE,
+                "rollout.steps": 20,
+                "rollout.prompts": 40,
+                "rollout.plan.kind": "all",
+                "objective.temperature": 500.0,
+                "objective.preference.min_gap": 0.85,
+                "objective.clip_low": 0.1,
+                "objective.clip_high": 0.1,
+                "optimiser.lr": 6e-5,
+            },
+        ),
+        "shapes": vary(
+            SHAPES_DIFFUSION,
+            "lpo",
+            {
+                **STEPWISE,
+                "rollout.prompts": 24,
+                "rollout.plan.kind": "prefix",
+                "rollout.plan.fraction": 0.8,
+                "objective.temperature": 50.0,
+                "objective.trust_region": "joint",
+                "objective.clip_low": 20.0,
+                "objective.clip_high": 20.0,
+            },
+        ),
+    },
+    differences=(
+        "Its reward model is the diffusion backbone on noisy latents; here candidates are judged by the image that the "
+        "ODE makes of them.",
+        "Its threshold grows with the noise from 0.35 to 0.5 over 20 steps; here it is one difference, 0.85, between.",
+    ),
+)

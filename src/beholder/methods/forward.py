@@ -189,6 +189,23 @@ ONLINE_DPO = Method(
         "Its loss is without guidance though its samples have it; here both have the rollout's.",
     ),
 )
+ITERATIVE_DPO = Method(
+    name="iterative-dpo",
+    title="Iterative DPO",
+    paper="RLHF workflow, 2405.07863",
+    idea="Rounds of DPO on the best against the worst of fresh samples, each round against the policy it began with.",
+    presets={
+        "published": vary(
+            ONLINE_DPO.presets["published"],
+            "iterative-dpo",
+            {"rollout.group": 8, "rollout.guidance.scale": 1.0, "rollout.forward.times": 4, "kl.refresh": 100},
+        ),
+        "shapes": vary(ONLINE_DPO.presets["shapes"], "iterative-dpo", {"kl.refresh": 20}),
+    },
+    differences=(
+        "Stated for language models: 3 rounds of 20,000 prompts, 8 samples each; its length penalty is left out.",
+    ),
+)
 RAFT = Method(
     name="raft",
     title="RAFT",
@@ -349,4 +366,110 @@ HUMAN_FEEDBACK = Method(
     },
     differences=("There is no official code; its rewards are those of a model trained on 27,000 human labels.",),
 )
-FORWARD = (DIFFUSION_NFT, AWM, DGPO, ONLINE_DPO, RAFT, RWR, CRD, SPIN, HUMAN_FEEDBACK)
+TAUGHT_BY_TEXT = {
+    "credit.baseline": "none",
+    "credit.scale": "none",
+    "credit.weights": "one",
+    "objective.kind": "reinforce",
+    "objective.anchor": "none",
+    "kl.beta": 0.0,
+}
+WORST_AND_BEST = ("Weird image. ", "")
+HPS_TUNING = Method(
+    name="hps-tuning",
+    title="HPS bad-token conditioning",
+    paper="HPS, 2303.14420",
+    idea="Learn the disliked images under a bad word, and draw with that word as the negative prompt.",
+    presets={
+        "published": vary(
+            SD15,
+            "hps-tuning",
+            {
+                **CFG_FREE,
+                **TAUGHT_BY_TEXT,
+                "relabel.labels": WORST_AND_BEST,
+                "policy.negative": "Weird image. ",
+                "data.path": "preferences",
+                "rollout.forward.times": 1,
+                "rollout.forward.time": "uniform",
+                "rollout.prompts": 40,
+                "loop.iterations": 10_000,
+                "optimiser.lr": 1e-5,
+                "evaluation.guidance": 7.5,
+            },
+        ),
+        "shapes": vary(
+            SHAPES,
+            "hps-tuning",
+            {
+                **SMALL,
+                **TAUGHT_BY_TEXT,
+                "relabel.labels": WORST_AND_BEST,
+                "policy.negative": "Weird image. ",
+                "evaluation.guidance": 2.0,
+            },
+        ),
+    },
+    differences=(
+        "Liked and disliked come from the preference set; the paper takes the best and worst of each prompt by HPS, if "
+        "they stand out, and adds 200,000 LAION images against forgetting.",
+    ),
+)
+QUANTILES = ("worst ", "bad ", "fair ", "good ", "best ")
+QUARK = Method(
+    name="quark",
+    title="Quark",
+    paper="Quark, 2205.13636",
+    idea="Learn every sample under the quantile of its reward, near the reference, and ask for the best quantile.",
+    presets={
+        "published": vary(
+            SD35,
+            "quark",
+            {
+                **CFG_FREE,
+                **TAUGHT_BY_TEXT,
+                "relabel.labels": QUANTILES,
+                "policy.prefix": QUANTILES[-1],
+                "kl.beta": 0.05,
+            },
+        ),
+        "shapes": vary(
+            SHAPES,
+            "quark",
+            {**SMALL, **TAUGHT_BY_TEXT, "relabel.labels": QUANTILES, "policy.prefix": QUANTILES[-1], "kl.beta": 0.05},
+        ),
+    },
+    differences=(
+        "Stated for language models: quantiles are words, not new tokens, and of the iteration's samples, not of a "
+        "growing pool.",
+    ),
+)
+HIR = Method(
+    name="hir",
+    title="Hindsight relabelling",
+    paper="HIR, 2302.05206",
+    idea="Replace the prompt by one that the image does satisfy, and fine-tune: no sample is wasted.",
+    presets={
+        "published": vary(SD35, "hir", {**CFG_FREE, **TAUGHT_BY_TEXT, "relabel.caption": "captions:describe"}),
+        "shapes": vary(SHAPES, "hir", {**SMALL, **TAUGHT_BY_TEXT, "relabel.caption": "shapes"}),
+    },
+    differences=(
+        "Stated for language models, with a contrastive and an entropy term that are left out; the caption comes from "
+        "a function of yours (`published`) or the world's detector (`shapes`).",
+    ),
+)
+FORWARD = (
+    DIFFUSION_NFT,
+    AWM,
+    DGPO,
+    ONLINE_DPO,
+    ITERATIVE_DPO,
+    RAFT,
+    RWR,
+    CRD,
+    SPIN,
+    HUMAN_FEEDBACK,
+    HPS_TUNING,
+    QUARK,
+    HIR,
+)

@@ -90,7 +90,7 @@ def preference_row(
     base: RunConfig = DIFFUSION_PAIRS,
 ) -> Method:
     """A row whose presets share the parts ``common`` and differ in sizes."""
-    parts = {f"objective.preference.{k}" if "." not in k else k: v for k, v in common.items()}
+    parts = {k if "." in k else f"objective.preference.{k}": v for k, v in common.items()}
     return Method(
         name=name,
         title=title,
@@ -274,6 +274,19 @@ DIFFUSION_SDPO = preference_row(
     {"safeguard": 0.9},
     differences=("One factor per update over all processes; the released code takes one per micro-batch.",),
 )
+INPO = preference_row(
+    "inpo",
+    "InPO",
+    "InPO, 2503.18454",
+    "DPO whose noise is found by inverting the image, so that the noisy state is one the policy would pass through.",
+    {"rollout.forward.inversion": 10},
+    {BETA: 2000.0, "loop.iterations": 400},
+    {"rollout.forward.inversion": 5, "loop.iterations": 100},
+    (
+        "The released code draws t between grid points and takes the grid point below; here the grid ends at t.",
+        "Its SD 1.5 starts from a model fine-tuned on winners.",
+    ),
+)
 RRHF = preference_row(
     "rrhf",
     "RRHF",
@@ -324,7 +337,31 @@ SFT = Method(
         for name, base in (("published", DIFFUSION_PAIRS), ("shapes", SHAPES_PAIRS))
     },
 )
+PATCH_DPO = Method(
+    name="patch-dpo",
+    title="PatchDPO",
+    paper="PatchDPO, 2412.03177",
+    idea="Fine-tune on both images, each place weighed by how good it is.",
+    presets={
+        name: vary(
+            base,
+            "patch-dpo",
+            {
+                "data.mask": "quality",
+                "objective.kind": "reinforce",
+                "objective.anchor": "none",
+                "credit.weights": "one",
+            },
+        )
+        for name, base in (("published", DIFFUSION_PAIRS), ("shapes", SHAPES_PAIRS))
+    },
+    differences=(
+        "The heat maps called `quality` are yours; the released code weighs a reference image by 1 - map and the "
+        "generated one by the map, from data that were not released.",
+        "For DenseDPO's segments use the same `data.mask` with diffusion-dpo.",
+    ),
+)
 OFFLINE = (
     *(DIFFUSION_DPO, FLOW_DPO, DIFFUSION_KTO, IPO, CDPO, ROBUST_DPO, SOFT_DPO, MAPO, SIMPO, ORPO, BCO, DIL, APO, DMPO),
-    *(DSPO, DIFFUSION_SDPO, RRHF, PRO, CAPO, SFT),
+    *(DSPO, DIFFUSION_SDPO, INPO, RRHF, PRO, CAPO, SFT, PATCH_DPO),
 )

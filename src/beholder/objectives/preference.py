@@ -138,9 +138,16 @@ def _points(e: Evidence, score_M: Tensor, value_M: Tensor, config: ObjectiveConf
 
 def _pairs(score_QG: Tensor, value_QG: Tensor, p: PreferenceConfig) -> Compared:
     """Every pair of a prompt's samples at one step, the preferred one first; ties only where labels are soft."""
+    if p.pairs == "extremes":
+        best, worst = value_QG.nan_to_num(-torch.inf).argmax(1), value_QG.nan_to_num(torch.inf).argmin(1)
+        both = torch.stack([best, worst], 1)
+        score_QG, value_QG = score_QG.gather(1, both), value_QG.gather(1, both)
+        value_QG = torch.where((best == worst)[:, None], torch.nan, value_QG)
     i, j = torch.triu_indices(score_QG.shape[1], score_QG.shape[1], 1, device=score_QG.device)
     gap, x = (value_QG[:, i] - value_QG[:, j]).flatten(), (score_QG[:, i] - score_QG[:, j]).flatten()
-    valid = ~gap.isnan() if p.label != "hard" or p.link == "regress" else ~gap.isnan() & (gap != 0)
+    valid = ~gap.isnan() & (gap.abs() >= p.min_gap)
+    if p.label == "hard" and p.link != "regress":
+        valid &= gap != 0
     gap, x = gap[valid], x[valid]
     sign = torch.where(gap < 0, -1.0, 1.0).to(x.dtype)
     gap = gap.abs()

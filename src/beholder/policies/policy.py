@@ -92,8 +92,9 @@ class Policy:
             x = self.family.to_path(noise, torch.full((len(prompts),), sigma, device=self.device))
         else:
             x = (1 - sigma) * clean + sigma * noise
-        unconditional = self.encode([""] * len(prompts)) if guided else None
-        return Start(prompts, group_N, seed_N, origin_N, x, self.encode(prompts), unconditional)
+        unconditional = self.encode([self.config.negative] * len(prompts)) if guided else None
+        condition = self.encode([self.config.prefix + text for text in prompts])
+        return Start(prompts, group_N, seed_N, origin_N, x, condition, unconditional)
 
     def velocity(
         self,

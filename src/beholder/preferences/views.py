@@ -35,6 +35,8 @@ class Pair:
     weight: float
     record: int
     """Which record of the set it comes from."""
+    masks: tuple[Tensor | None, Tensor | None] = (None, None)
+    """Heat maps ``[1, H, W]`` in 0..1 of winner and loser, where one was asked for and is there."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class View(Generic[Item]):
             yield position, item
 
 
-def pairs(source: PreferenceSet, selection: Selection = ALL_PAIRS) -> View[Pair]:
-    """The pairs of a set under a rule.
+def pairs(source: PreferenceSet, selection: Selection = ALL_PAIRS, mask: str = "") -> View[Pair]:
+    """The pairs of a set under a rule, with the heat maps called ``mask``.
 
     One pass over the judgements, none over pixels; 32 bytes of memory a pair. InputError where not one pair is left,
     and where the rule does not fit the records.
@@ -99,16 +101,24 @@ def pairs(source: PreferenceSet, selection: Selection = ALL_PAIRS) -> View[Pair]
             share.extend((choice.p, record.weight))
     if not index:
         raise InputError(f"preferences: {len(source)} records hold no pair under the rule {selection.rule!r}")
-    get = partial(_pair, source, np.array(index).reshape(-1, 3), np.array(share).reshape(-1, 2))
+    get = partial(_pair, source, mask, np.array(index).reshape(-1, 3), np.array(share).reshape(-1, 2))
     return View(len(index) // 3, get, left_out, problems)
 
 
-def _pair(source: PreferenceSet, index_P3: np.ndarray, share_P2: np.ndarray, n: int) -> Pair:
+def _pair(source: PreferenceSet, mask: str, index_P3: np.ndarray, share_P2: np.ndarray, n: int) -> Pair:
     i, winner, loser = index_P3[n].tolist()
     p, weight = share_P2[n].tolist()
-    record, place = source.read(i, SEEN), source.where(i)
+    record, place = source.read(i, (*SEEN, "maps") if mask else SEEN), source.where(i)
     first, second = (decode(record.media[k], *place, f"media[{k}]") for k in (winner, loser))
-    return Pair(record.prompt, first, second, p, weight, i)
+    masks = (_mask(record, mask, winner, *place), _mask(record, mask, loser, *place)) if mask else (None, None)
+    return Pair(record.prompt, first, second, p, weight, i, masks)
+
+
+def _mask(record: Record, name: str, medium: int, file: str, row: int) -> Tensor | None:
+    for number, found in enumerate(record.maps):
+        if (found.name, found.medium) == (name, medium):
+            return decode(found.image, file, row, f"maps[{number}]").mean(0, keepdim=True)
+    return None
 
 
 def groups(source: PreferenceSet, by: str | None = None) -> View[Group]:

@@ -6,7 +6,7 @@ A failed value is NaN: it is excluded from statistics and counted, never taken f
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from beholder.errors import InputError, RunError, nearest
 from beholder.rewards import pixels
 from beholder.rewards.pairwise import judged
 from beholder.rewards.world import shapes_graded, shapes_quality, shapes_reward, shapes_strict
+from beholder.rewards.zoo import ZOO, in_zoo, load_scorer
 
 Scorer = Callable[..., Tensor]
 
@@ -70,11 +71,18 @@ BUILT_IN: dict[str, Reward] = {
 
 
 def load_reward(name: str) -> Reward:
-    """A built-in reward, or any callable named ``package.module:function`` with the `Scorer` signature."""
+    """A built-in reward, one of the zoo (``NAME`` or ``NAME@CHECKPOINT``), or what ``package.module:function`` names.
+
+    That may be a callable with the `Scorer` signature, or a `Reward` put together in Python.
+    """
     if name in BUILT_IN:
         return BUILT_IN[name]
+    if in_zoo(name):
+        scorer, entry = load_scorer(name)
+        return Reward(name, scorer, differentiable=entry.differentiable)
     if ":" not in name:
-        raise InputError(f"rewards: unknown reward {name!r}; {nearest(name, BUILT_IN)} (or package.module:function)")
+        known = nearest(name.partition("@")[0], [*BUILT_IN, *ZOO])
+        raise InputError(f"rewards: unknown reward {name!r}; {known} (or package.module:function)")
     module, _, attribute = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -83,14 +91,17 @@ def load_reward(name: str) -> Reward:
         raise InputError(f"rewards: {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
+    if isinstance(scorer, Reward):
+        return replace(scorer, name=name)
     if not callable(scorer):
         raise InputError(f"rewards: {name!r} is a {type(scorer).__name__}, not a callable (images, prompts) -> values")
     return own_reward(name, cast(Scorer, scorer))
 
 
 def own_reward(name: str, scorer: Scorer) -> Reward:
-    """A reward of the user's; a function with the attribute ``pairwise = True`` is a judge of pairs."""
-    return Reward(name, scorer, pairwise=bool(getattr(scorer, "pairwise", False)))
+    """A reward of the user's; its attributes ``pairwise`` and ``differentiable`` say what it is, where true."""
+    said = {flag: bool(getattr(scorer, flag, False)) for flag in ("differentiable", "pairwise")}
+    return Reward(name, scorer, **said)
 
 
 def load_rewards(names: Sequence[str], scorers: Mapping[str, Scorer] | None = None) -> list[Reward]:

@@ -34,6 +34,7 @@ def shapes_quality(dimension: str) -> Callable[[Tensor, Sequence[str]], Tensor]:
     """One quality dimension (0..1) as a reward; the prompt does not matter."""
 
     def scorer(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """A quality dimension of the shapes world, 0..1; the prompt does not matter."""
         return torch.from_numpy(quality(images.detach().cpu().numpy())[dimension])
 
     return scorer

@@ -217,10 +217,18 @@ def replay(policy: VelocityPolicy, trajectory: Trajectory, decisions: Decisions)
     if trajectory.evidence == "direction":
         return Replay(None, v, sum_dims(v * d.next_Mx))
     if trajectory.evidence == "denoising":
-        error_M = sum_dims((v - d.next_Mx).square()) / trajectory.n_dims
+        error_M = denoising_error(trajectory, d.sample_M, v, d.next_Mx)
         return Replay(None, v, denoising_evidence(trajectory.forward.weight, error_M, d.sigma_M) * trajectory.n_dims)
     move = transition(trajectory.kernel, d.state_Mx, v, d.sigma_M, d.sigma_next_M)
     return Replay(move, v, move.log_prob_sum(d.next_Mx))
+
+
+def denoising_error(trajectory: Trajectory, sample_M: Tensor, v: Tensor, target: Tensor) -> Tensor:
+    """mean_D m (v - u)² ``[M]`` of velocities at re-noised samples, m the sample's mask or 1."""
+    error = (v - target).square()
+    if trajectory.mask_Nx is not None:
+        error = error * trajectory.mask_Nx[sample_M]
+    return sum_dims(error) / trajectory.n_dims
 
 
 @torch.no_grad()

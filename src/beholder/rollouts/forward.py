@@ -5,12 +5,14 @@ of its path is kept. A decision is one (sample, t, ε); its evidence ψ = D · e
 log-density stands, so every objective that sees ψ and ψ_old alone works on it.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from beholder.config import ForwardConfig
-from beholder.rollouts.engine import VelocityPolicy, noise_for
-from beholder.rollouts.kernels import denoising_evidence, per_sample, sum_dims
+from beholder.rollouts.engine import VelocityPolicy, denoising_error, noise_for
+from beholder.rollouts.kernels import denoising_evidence, per_sample
 from beholder.rollouts.trajectory import Decisions, Trajectory
 
 NOISE_STREAM = 1 << 20
@@ -56,11 +58,13 @@ def with_forward_decisions(
     for k in range(j):
         noise = noise_for(key_N, tuple(x0.shape[1:]), NOISE_STREAM + k).to(x0.device)
         t = t_NJ[:, k]
+        if config.inversion:
+            noise = inverted(policy, trajectory, t, config, key_N, NOISE_STREAM + (k + 1) * 4096, batch)
         state, target = x0 * per_sample(1 - t, x0) + noise * per_sample(t, x0), noise - x0
         velocity, logp = state.new_zeros(n, 0), torch.full_like(t, torch.nan)
         if old:
             velocity = _velocities(policy, trajectory, state, t, batch)
-            error = sum_dims((velocity - target).square()) / trajectory.n_dims
+            error = denoising_error(trajectory, torch.arange(n, device=x0.device), velocity, target)
             logp = denoising_evidence(config.weight, error, t) * trajectory.n_dims
         numbers = torch.arange(n, device=x0.device)
         parts.append(
@@ -81,6 +85,34 @@ def with_forward_decisions(
     decisions = Decisions(**{name: torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])})
     decision_NT = torch.arange(n, device=x0.device)[:, None] + n * torch.arange(j, device=x0.device)
     return trajectory.with_decisions(decisions, decision_NT, config, len(decisions) if old else 0)
+
+
+def inverted(
+    policy: VelocityPolicy,
+    trajectory: Trajectory,
+    t: Tensor,
+    config: ForwardConfig,
+    key_N: Tensor,
+    stream: int,
+    batch: int,
+) -> Tensor:
+    """The noise that the policy itself would start from to come by the sample at level ``t`` (InPO, 2503.18454, §3.2).
+
+    DDIM inversion on the straight path: at each of ``config.inversion`` levels up to t, the velocity at that level
+    splits the state into image and noise, of which ``config.eta`` is drawn anew. Without guidance.
+    """
+    x, before = trajectory.final_Nx, torch.zeros_like(t)
+    noise = torch.zeros_like(x)
+    for i in range(1, config.inversion + 1):
+        level = t * i / config.inversion
+        v = _velocities(policy, replace(trajectory, unconditional=None), x, level, batch)
+        noise = x + per_sample(1 - before, x) * v
+        clean = x - per_sample(before, x) * v
+        fresh = noise_for(key_N, tuple(x.shape[1:]), stream + i).to(x.device)
+        noise = (1 - config.eta**2) ** 0.5 * noise + config.eta * fresh
+        x, before = clean * per_sample(1 - level, x) + noise * per_sample(level, x), level
+    # what the state at t says of the noise, given the image it must be of
+    return (x - trajectory.final_Nx * per_sample(1 - t, x)) / per_sample(t, x)
 
 
 def _velocities(policy: VelocityPolicy, trajectory: Trajectory, state: Tensor, t: Tensor, batch: int) -> Tensor:

@@ -75,11 +75,11 @@ def ode_plan(config: RolloutConfig, prompts: int) -> StepPlan:
 
 
 def samples_per_start(config: RolloutConfig, trained_steps: int) -> int:
-    """How many samples grow from one start, probes apart; ``trained_steps`` matters for spurs only."""
+    """How many samples grow from one start, probes apart; ``trained_steps`` matters for spurs and ladders only."""
     branch = config.branch
     if branch.kind == "tree":
         return branch.width ** len(branch.steps)
-    return {"none": 1, "fan": branch.width, "spurs": branch.width * trained_steps}[branch.kind]
+    return {"none": 1, "fan": branch.width}.get(branch.kind, branch.width * trained_steps)
 
 
 # ------------------------------------------------------------------------------------------------- which steps
@@ -193,7 +193,8 @@ def grow(config: BranchConfig, stochastic_T: Tensor, chosen_T: Tensor) -> tuple[
 
     none: one sample. fan: ``width`` samples that part at the first chosen step (B²-DiffuRL). tree: every sample splits
     into ``width`` at each of ``steps`` (BranchGRPO). spurs: an ODE trunk that at each chosen step sends out ``width``
-    samples, each of one stochastic step and the ODE after it (TempFlow-GRPO).
+    samples, each of one stochastic step and the ODE after it (TempFlow-GRPO). ladder: the same, but the trunk goes on
+    through one of the samples it sent out (SPO): its first, which is as random as any.
     """
     steps, chosen = len(stochastic_T), chosen_T.nonzero().flatten().tolist()
     one = torch.where(stochastic_T, 0, ODE)
@@ -203,11 +204,13 @@ def grow(config: BranchConfig, stochastic_T: Tensor, chosen_T: Tensor) -> tuple[
         later = torch.arange(steps) >= chosen[0]
         branch_L = torch.arange(config.width)[:, None]
         return torch.where(later & stochastic_T, branch_L, one), (later & chosen_T).expand(config.width, -1)
-    if config.kind == "spurs":
+    if config.kind in ("spurs", "ladder"):
         draw = torch.full((len(chosen), config.width, steps), ODE)
         trained = torch.zeros(len(chosen), config.width, steps, dtype=torch.bool)
         for i, step in enumerate(chosen):
             draw[i, :, step], trained[i, :, step] = torch.arange(config.width), True
+            if config.kind == "ladder":
+                draw[i, :, chosen[:i]] = 0
         return draw.flatten(0, 1), trained.flatten(0, 1)
     leaves = config.width ** len(config.steps)
     draw_LT = one.repeat(leaves, 1)

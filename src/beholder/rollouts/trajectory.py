@@ -102,6 +102,8 @@ class Trajectory:
     """How denoising errors count."""
     network_evaluations: int
     """Forward passes of the denoiser, counted per sample and per guidance branch."""
+    mask_Nx: Tensor | None = None
+    """Weights ``[N, 1, h, w]`` of each place's denoising error; None weighs all alike."""
 
     @property
     def n_dims(self) -> int:
@@ -138,6 +140,7 @@ class Trajectory:
         ]
         decision = [torch.where(p.decision_NT < 0, -1, p.decision_NT + c) for p, c in zip(parts, counts, strict=True)]
         unconditional = [p.unconditional for p in parts if p.unconditional is not None]
+        masks = [p.mask_Nx for p in parts if p.mask_Nx is not None]
         own = ("group_N", "start_N", "probe_N", "seed_N", "final_Nx", "clean_NTx")
         return replace(
             parts[0],
@@ -149,5 +152,6 @@ class Trajectory:
             condition=Condition.cat([p.condition for p in parts]),
             unconditional=Condition.cat(unconditional) if unconditional else None,
             network_evaluations=sum(p.network_evaluations for p in parts),
+            mask_Nx=torch.cat(masks) if masks else None,
             **{name: torch.cat([getattr(p, name) for p in parts]) for name in own},
         )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from accelerate.utils import gather_object
 from torch import Tensor
 
+from beholder.config import RelabelConfig
 from beholder.credit.assign import Scored, assign
 from beholder.credit.critic import state_features
 from beholder.credit.group import group_spread, group_stats
@@ -25,6 +26,7 @@ from beholder.training.draw import draw
 from beholder.training.learner import Batch, Learner, compares_with_old, reward_weights
 from beholder.training.pathwise import follow_rewards
 from beholder.training.read import data_samples, real_samples, renoised
+from beholder.training.relabel import relabelled
 
 
 def collect(learner: Learner) -> Batch:
@@ -52,6 +54,10 @@ def collect(learner: Learner) -> Batch:
         more = scored(learner, again)
         table = replace(table, values_NM=torch.cat([table.values_NM, more.values_NM]))
         trajectory = Trajectory.cat([trajectory, again])
+    labelled_N = None
+    if config.relabel != RelabelConfig():
+        values_N = _sample_rewards(learner, table, trajectory)
+        trajectory, labelled_N = relabelled(learner, trajectory, values_N, learner.everyone(values_N))
     if config.rollout.forward.times:
         trajectory = renoised(learner, trajectory, config.rollout.forward, compares_with_old(config))
     mine, values = learner.mine(len(trajectory)), learner.everyone(table.values_NM)
@@ -65,6 +71,8 @@ def collect(learner: Learner) -> Batch:
         _, number_N = trajectory.group_N.unique(return_inverse=True)
         dull_N = ~_teaching(learner, table, trajectory)[number_N]
         advantage_MR[dull_N[trajectory.decisions.sample_M.cpu()]] = torch.nan
+    if labelled_N is not None:
+        advantage_MR[~labelled_N[trajectory.decisions.sample_M.cpu()]] = torch.nan
     gate_N = gate(values, config.kl.gate)[mine]
     if config.rollout.real.images:
         real = real_samples(learner, groups)

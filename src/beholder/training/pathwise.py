@@ -164,5 +164,7 @@ def _towards_real(learner: Learner, groups: list[int]) -> Trajectory:
     forward = replace(learner.config.rollout.forward, times=max(1, learner.config.rollout.forward.times))
     real = renoised(learner, real_samples(learner, groups), forward, old=True)
     d = real.decisions
-    towards = replace(d, next_Mx=-(d.mean_old_Mx - d.next_Mx) / real.n_dims, mean_old_Mx=d.state_Mx.new_zeros(len(d), 0))
+    towards = replace(
+        d, next_Mx=-(d.mean_old_Mx - d.next_Mx) / real.n_dims, mean_old_Mx=d.state_Mx.new_zeros(len(d), 0)
+    )
     return replace(real, decisions=towards, evidence="direction")

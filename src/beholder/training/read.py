@@ -2,12 +2,13 @@
 they teach through forward evidence alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,6 +38,8 @@ class Comparison:
     """``[3, H, W]`` in 0..1."""
     values: list[float]
     """±(2p - 1) for a pair preferred with probability p; else whatever orders them, NaN where unknown."""
+    masks: Sequence[Tensor | None] = ()
+    """``[1, H, W]`` in 0..1 for each image, where its error is weighed."""
 
 
 class Comparisons:
@@ -65,7 +68,7 @@ class Comparisons:
 def _comparison(item: Pair | Group) -> Comparison:
     if isinstance(item, Group):
         return Comparison(item.prompt, item.images, item.value_K.tolist())
-    return Comparison(item.prompt, (item.winner, item.loser), [2 * item.p - 1, 1 - 2 * item.p])
+    return Comparison(item.prompt, (item.winner, item.loser), [2 * item.p - 1, 1 - 2 * item.p], item.masks)
 
 
 @lru_cache(maxsize=2)
@@ -79,7 +82,7 @@ def load_comparisons(config: DataConfig) -> Comparisons:
     if config.view == "groups":
         return Comparisons(groups(source, config.by[0] if config.by else None))
     rule = Selection(config.rule, config.by, config.margin, config.slack, config.temperature)
-    return Comparisons(pairs(source, rule))
+    return Comparisons(pairs(source, rule, config.mask))
 
 
 def data_samples(learner: Learner, groups_P: list[int]) -> tuple[Trajectory, RewardTable, dict[str, Any]]:
@@ -98,11 +101,21 @@ def data_samples(learner: Learner, groups_P: list[int]) -> tuple[Trajectory, Rew
     texts = [items[i].prompt for i in torch.arange(len(groups_P)).repeat_interleave(count).tolist()]
     images = [image for item in items for image in item.images]
     samples = clean_samples(learner, images, texts, group_N, member_N)
+    if config.data.mask:
+        found_N = [m for item in items for m in (item.masks or [None] * len(item.images))]
+        samples = replace(samples, mask_Nx=latent_masks(learner, found_N))
     stats = {"unreadable": learner.everyone_sum(sum(passed for _, passed in found))}
     if config.rewards:
         return samples, score(learner.policy.fitted(images), texts, learner.rewards, group_N), stats
     values = torch.tensor([value for item in items for value in item.values])
     return samples, RewardTable(values[:, None], ("preference",)), stats
+
+
+def latent_masks(learner: Learner, masks: Sequence[Tensor | None]) -> Tensor:
+    """``[N, 1, h, w]``: each place's weight in the latent, 1 where an image has no map."""
+    whole = [torch.ones(1, 8, 8) if mask is None else mask for mask in masks]
+    pixels = learner.policy.fitted([mask.expand(3, -1, -1) for mask in whole])[:, :1]
+    return F.interpolate(pixels, learner.policy.family.latent_shape()[-2:], mode="area").to(learner.policy.device)
 
 
 def real_samples(learner: Learner, groups_P: list[int]) -> Trajectory:

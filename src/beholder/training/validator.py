@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import is_dataclass
 from typing import Any
 
-from beholder.config import LoraConfig, PathwiseConfig, PreferenceConfig, RunConfig
+from beholder.config import LoraConfig, PathwiseConfig, PreferenceConfig, RelabelConfig, RunConfig
 from beholder.errors import InputError
 from beholder.objectives.policy_gradient import NEEDS_FORWARD, NEEDS_MEANS, scope
 from beholder.rollouts.plans import WINDOWS, samples_per_start, window_places
@@ -49,6 +49,8 @@ POSITIVE = {
     "policy.lora.alpha": lambda c: c.policy.lora.alpha,
 }
 NOT_NEGATIVE = {
+    "rollout.forward.inversion": lambda c: c.rollout.forward.inversion,
+    "objective.preference.min_gap": lambda c: c.objective.preference.min_gap,
     "policy.share": lambda c: c.policy.share,
     "rollout.real.images": lambda c: c.rollout.real.images,
     "rollout.pathwise.renoised": lambda c: c.rollout.pathwise.renoised,
@@ -106,6 +108,7 @@ SHARES = {
     "kl.gate": lambda c: c.kl.gate,
 }
 FROM_0_TO_1 = {
+    "rollout.forward.eta": lambda c: c.rollout.forward.eta,
     "data.drop_prompt": lambda c: c.data.drop_prompt,
     "rollout.reset.share": lambda c: c.rollout.reset.share,
     "credit.redistribute": lambda c: c.credit.redistribute,
@@ -217,10 +220,16 @@ def _sources(config: RunConfig) -> Iterable[str]:
             yield "loop.budget: counts evaluations of rollouts, and data.path draws none; use loop.iterations"
         if r.redraw or r.branch.kind != "none" or r.probe.kind != "none" or r.reset.share or r.real.images:
             yield "data.path: nothing is drawn, so redraw, branch, probe, reset and real do not apply; leave them out"
+    if config.data.mask and config.data.view != "pairs":
+        yield f"data.mask: maps are read with pairs, not {config.data.view}; use data.view pairs"
     if r.real.images and not r.forward.times and kind != "pathwise":
         yield "rollout.real.images: real images teach by re-noising; set rollout.forward.times, e.g. 1"
     if not config.rewards and r.real.images and config.credit.baseline != "none":
         yield f"credit.baseline: '{config.credit.baseline}' of samples without rewards is nothing; use none"
+    if config.relabel != RelabelConfig() and not r.forward.times:
+        yield "relabel: only re-noised samples can be learnt under another text; set rollout.forward.times, e.g. 1"
+    if len(config.relabel.labels) == 1:
+        yield "relabel.labels: one label says nothing; give two or more, from worst to best"
     if kind == "pathwise":
         if r.forward.times or r.branch.kind != "none" or r.probe.kind != "none" or config.data.path or r.redraw:
             yield "objective.kind: pathwise follows the ODE; leave forward, branch, probe, redraw, data out"
@@ -267,7 +276,7 @@ def _branches(config: RunConfig) -> Iterable[str]:
             yield f"rollout.branch.kind: a tree splits stochastic steps, plan {plan.kind} has ODE ones; use outside sde"
     elif branch.steps:
         yield f"rollout.branch.steps: belongs to branch tree, not {branch.kind}; leave it out"
-    if branch.kind in ("fan", "spurs") and plan.kind == "random":
+    if branch.kind in ("fan", "spurs", "ladder") and plan.kind == "random":
         yield f"rollout.branch.kind: {branch.kind} needs the same trained steps of all samples; use plan prefix or all"
     if r.probe.kind != "none" and branch.kind != "none":
         yield f"rollout.probe.kind: {r.probe.kind} measures unbranched samples, not branch {branch.kind}; use none"
@@ -324,7 +333,8 @@ def _objective(config: RunConfig) -> Iterable[str]:
     o, branch, plan = config.objective, config.rollout.branch.kind, config.rollout.plan.kind
     together, p = scope(o), o.preference
     name = f"{o.kind} ({p.contrast})" if o.kind == "preference" else o.kind
-    if together != "decision" and branch != "none":
+    alone = branch in ("spurs", "ladder") and config.rollout.group == 1 and config.loop.order == "samples"
+    if together != "decision" and branch != "none" and not (alone and o.kind == "preference" and p.over == "decision"):
         yield f"objective.kind: {name} needs one sample per decision, not branch {branch}; use ppo_clip"
     if together == "group" and plan == "random":
         yield f"objective.kind: {name} compares samples at the same steps, plan random gives each its own; use prefix"

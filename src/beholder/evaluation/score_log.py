@@ -1,0 +1,69 @@
+"""The JSONL file that a long scoring writes and goes on from."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from beholder.errors import InputError
+
+Row = dict[str, Any]
+
+
+class ScoreLog:
+    """Rows of ``file``, one JSON object a line in the order of scoring; without a file it keeps nothing.
+
+    A last line that an interruption tore is cut off. InputError when the file holds something else, or other rewards.
+    """
+
+    def __init__(self, file: Path | None, names: Sequence[str]) -> None:
+        self._file = file
+        self.kept: list[Row] = []
+        if file is not None and file.exists():
+            self.kept = _read(file, set(names))
+
+    def left(self, pairs: Sequence[tuple[Path, str]]) -> list[tuple[Path, str]]:
+        """The pairs without a row; a pair that occurs twice needs two."""
+        have = Counter((row["image"], row["prompt"]) for row in self.kept)
+        left = []
+        for path, text in pairs:
+            if have[str(path), text] > 0:
+                have[str(path), text] -= 1
+            else:
+                left.append((path, text))
+        return left
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Appends the rows; they are on disk when this returns, whatever happens next."""
+        if self._file is None:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as out:
+            out.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _read(file: Path, names: set[str]) -> list[Row]:
+    data = file.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    rows = [_row(file, number, line, names) for number, line in enumerate(data[:whole].splitlines(), start=1)]
+    if whole < len(data):
+        with file.open("r+b") as torn:
+            torn.truncate(whole)
+    return rows
+
+
+def _row(file: Path, number: int, line: bytes, names: set[str]) -> Row:
+    try:
+        row = json.loads(line)
+        found = set(row) - {"image", "prompt", "parts", "error"}
+        if not isinstance(row["image"], str) or not isinstance(row["prompt"], str):
+            raise TypeError
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"output: {file}, line {number} is no row of scores; name another file") from error
+    if found != names:
+        raise InputError(
+            f"output: {file} holds {', '.join(sorted(found)) or 'no reward'}, this run scores "
+            f"{', '.join(sorted(names))}; name another file"
+        )
+    return row

@@ -1,0 +1,88 @@
+"""What the outputs of a reward model mean, and how one reward comes of them.
+
+Shapes: outputs ``[N, M, E, C]`` of N images, M dimensions, E copies (members of an ensemble, or groups of annotators)
+and C numbers for each value.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from beholder.errors import InputError, nearest
+
+Reduction = Literal["mean", "worst", "cautious"]
+
+
+@dataclass(frozen=True)
+class Heads:
+    dimensions: tuple[str, ...] = ("value",)
+    weights: tuple[float, ...] = (1.0,)
+    """Of each dimension in the reward."""
+    copies: int = 1
+    outputs: int = 1
+    """Numbers for a value: 1, 2 for a mean with log σ, or one for each grade."""
+    grades: tuple[float, ...] = ()
+    """What each grade is worth; the value is then their expectation under the softmax of the outputs."""
+    offset: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+    """The value of a dimension is offset + scale · what the head says."""
+    reduce: Reduction = "mean"
+    """Of the copies: mean; worst, the smallest (WCO, 2310.02743; MaxMin over groups, 2402.08925); cautious, mean −
+    penalty · variance (UWO)."""
+    penalty: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.reduce not in get_args(Reduction):
+            raise InputError(f"reduce: {self.reduce!r}; {nearest(self.reduce, get_args(Reduction))}")
+        if self.reduce == "cautious" and self.copies < 2:
+            raise InputError("reduce: cautious needs the variance of several copies; use --members 4")
+        for name in ("weights", "offset", "scale"):
+            if len(getattr(self, name)) != len(self.dimensions):
+                raise InputError(f"{name}: {len(getattr(self, name))} numbers for {len(self.dimensions)} dimensions")
+        if self.grades and len(self.grades) != self.outputs:
+            raise InputError(f"grades: {len(self.grades)} grades for {self.outputs} outputs")
+
+    @property
+    def size(self) -> int:
+        """Outputs in all."""
+        return len(self.dimensions) * self.copies * self.outputs
+
+    def split(self, output: Tensor) -> Tensor:
+        """``[N, size]`` → ``[N, M, E, C]``."""
+        return output.view(len(output), len(self.dimensions), self.copies, self.outputs)
+
+    def values(self, output_NMEC: Tensor) -> Tensor:
+        """``[N, M, E]`` in the units of each dimension."""
+        if self.grades:
+            said_NME = output_NMEC.softmax(-1) @ output_NMEC.new_tensor(self.grades)
+        else:
+            said_NME = output_NMEC[..., 0]
+        offset_M1, scale_M1 = (said_NME.new_tensor(numbers)[:, None] for numbers in (self.offset, self.scale))
+        return offset_M1 + scale_M1 * said_NME
+
+    def rewards(self, value_NME: Tensor) -> Tensor:
+        """``[N]``: the dimensions weighed, then the copies reduced."""
+        value_NE = (value_NME * value_NME.new_tensor(self.weights)[:, None]).sum(1)
+        if self.reduce == "worst":
+            return value_NE.amin(1)
+        mean_N = value_NE.mean(1)
+        return mean_N if self.reduce == "mean" else mean_N - self.penalty * value_NE.var(1)
+
+
+def first_weights(start_F: Tensor, heads: Heads) -> Tensor:
+    """Weights ``[size, F]`` of the last layer before training: the backbone's own start, other outputs at 0.
+
+    Copies differ by noise, so that an ensemble on one backbone does not stay one model.
+    """
+    weight = torch.zeros(len(heads.dimensions), heads.copies, heads.outputs, len(start_F))
+    if heads.grades:  # a lean towards the higher grades
+        lean_C = torch.linspace(-1, 1, heads.outputs)
+        weight += lean_C[:, None] * start_F
+    else:
+        weight[:, :, 0] = start_F
+    if heads.copies > 1:
+        weight += torch.randn_like(weight) / math.sqrt(len(start_F))
+    return weight.flatten(0, 2)

@@ -1,0 +1,160 @@
+"""The small backbone: a convolutional network over the picture, and words that look at it one after another.
+
+Its text half is a captioner: from the words so far and the picture it predicts the next word, and the state at the end
+of the prompt is what a head reads. So the prompt's likelihood log p(prompt | picture) is a feature, and a loss that
+teaches a network without any pre-training what the words mean (judges alone say one bit for a pair). Shapes: ``_N``
+images, ``_S`` their side, ``_L`` words, ``_D`` the width of a word, ``_F`` features.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, scaled_dot_product_attention
+
+from beholder.errors import InputError
+from beholder.rewards.learned.words import PAD, Vocabulary, known_words
+from beholder.rewards.zoo.preprocess import checked, smooth_resize
+
+Keys = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class SmallConfig:
+    words: tuple[str, ...]
+    """What it can read; anything else is one and the same unknown word."""
+    size: int = 32
+    """Side of the picture; others are resized to it."""
+    width: int = 64
+    """Channels of the network over the picture."""
+    dim: int = 96
+    """Width of a word."""
+    layers: int = 2
+    heads: int = 4
+    longest: int = 24
+    """Words beyond it are cut."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.size % 4 or self.size < 8:
+            raise InputError(f"size: {self.size} is not a multiple of 4 of 8 or more")
+        if self.width % 16 or self.dim % self.heads:
+            raise InputError(f"width: {self.width} must be a multiple of 16, dim {self.dim} one of heads {self.heads}")
+
+
+class SmallBackbone(nn.Module):
+    """``(pixels [N, 3, S, S], prompts) → features [N, D + 1]``; the last one is log p(prompt | picture) in nats."""
+
+    name = "small"
+
+    def __init__(self, config: SmallConfig) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, Vocabulary(config.words, config.longest)
+        c, cells = config, (config.size // 4) ** 2
+        self.stem = nn.Sequential(
+            *(nn.Conv2d(3, c.width // 2, 5, 2, 2), nn.GroupNorm(4, c.width // 2), nn.SiLU()),
+            nn.Conv2d(c.width // 2, c.width, 3, 2, 1),
+        )
+        self.blocks = nn.ModuleList(_Block(c.width) for _ in range(2))
+        self.cells = nn.Sequential(nn.GroupNorm(8, c.width), nn.SiLU(), nn.Conv2d(c.width, c.dim, 1))
+        self.place = nn.Parameter(0.2 * torch.randn(cells, c.dim))
+        self.cell_norm = nn.LayerNorm(c.dim)
+        self.word = nn.Embedding(len(self.vocabulary), c.dim)
+        self.position = nn.Parameter(0.2 * torch.randn(c.longest + 2, c.dim))
+        self.layers = nn.ModuleList(_Layer(c.dim, c.heads, c.dropout) for _ in range(c.layers))
+        self.norm = nn.LayerNorm(c.dim)
+        self.next_word = nn.Linear(c.dim, len(self.vocabulary))
+        nn.init.normal_(self.word.weight, std=0.5)
+
+    @classmethod
+    def new(cls, texts: Iterable[str], **settings: Any) -> "SmallBackbone":
+        """An untrained one that knows the words of these prompts."""
+        return cls(SmallConfig(words=known_words(texts), **settings))
+
+    @property
+    def features(self) -> int:
+        return self.config.dim + 1
+
+    def head_start(self) -> Tensor:
+        """Weights ``[F]`` that a head begins with: the likelihood alone, so that it judges from the first step on."""
+        return torch.cat([torch.zeros(self.config.dim), torch.tensor([0.3])])
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """``[N, 3, H, W]`` in 0..1 → ``[N, 3, S, S]``, stretched to a square; differentiable."""
+        images, side = checked(images).float(), self.config.size
+        return images if images.shape[-2:] == (side, side) else smooth_resize(images, (side, side))
+
+    def forward(self, pixels: Tensor, prompts: list[str]) -> Tensor:
+        numbers_NL = self.vocabulary.encode(prompts).to(pixels.device)
+        state_NLD = self._read(numbers_NL, self._look(pixels))
+        said_NL = numbers_NL != PAD
+        last_N = said_NL.sum(1) - 1
+        odds = self.next_word(state_NLD[:, :-1]).log_softmax(-1)
+        word_NL = odds.gather(2, numbers_NL[:, 1:, None])[..., 0]
+        likelihood_N = word_NL.masked_fill(~said_NL[:, 1:], 0.0).sum(1)
+        end_ND = state_NLD[torch.arange(len(pixels), device=pixels.device), last_N]
+        return torch.cat([end_ND, likelihood_N[:, None]], 1)
+
+    def grounded(self, pixels: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """The features, and −log p(prompt | picture) ``[N]``: a captioner's loss."""
+        features_NF = self(pixels, prompts)
+        return features_NF, -features_NF[:, -1]
+
+    def _look(self, pixels: Tensor) -> list[Keys]:
+        """Keys and values of the picture's cells for every layer."""
+        x = self.stem(2 * pixels - 1)
+        for block in self.blocks:
+            x = x + block(x)
+        cells_NCD = self.cell_norm(self.cells(x).flatten(2).transpose(1, 2) + self.place)
+        return [layer.to_picture.keys(cells_NCD) for layer in self.layers]  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+    def _read(self, numbers_NL: Tensor, picture: list[Keys]) -> Tensor:
+        length = numbers_NL.shape[1]
+        before_LL = torch.ones(length, length, dtype=torch.bool, device=numbers_NL.device).tril()
+        x = self.word(numbers_NL) + self.position[:length]
+        for layer, keys in zip(self.layers, picture, strict=True):
+            x = layer(x, keys, before_LL)
+        return self.norm(x)
+
+
+class _Block(nn.Sequential):
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, 1, 1))
+
+
+class _Attention(nn.Module):
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key_value, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+
+    def keys(self, x: Tensor) -> Keys:
+        key, value = self.key_value(x).chunk(2, -1)
+        return self._split(key), self._split(value)
+
+    def forward(self, x: Tensor, keys: Keys, mask: Tensor | None = None) -> Tensor:
+        seen = scaled_dot_product_attention(self._split(self.query(x)), *keys, attn_mask=mask)
+        return self.out(seen.transpose(1, 2).reshape(x.shape))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class _Layer(nn.Module):
+    """A word looks at the words before it, then at the picture, then thinks."""
+
+    def __init__(self, dim: int, heads: int, dropped: float) -> None:
+        super().__init__()
+        self.to_words, self.to_picture = _Attention(dim, heads), _Attention(dim, heads)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+        self.think = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        self.dropped = dropped
+
+    def forward(self, x: Tensor, picture: Keys, before_LL: Tensor) -> Tensor:
+        words, look, think = self.norms
+        told = words(x)
+        x = x + self.to_words(told, self.to_words.keys(told), before_LL)
+        x = x + dropout(self.to_picture(look(x), picture), self.dropped, self.training)
+        return x + dropout(self.think(think(x)), self.dropped, self.training)
