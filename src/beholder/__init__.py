@@ -21,6 +21,8 @@ _HOME = {
     "load_policy": "beholder.policies",
     "load_reward": "beholder.rewards",
     "score": "beholder.rewards",
+    "ask": "beholder.evaluation.asking",
+    "compare": "beholder.evaluation.comparing",
     "write_report": "beholder.report",
 }
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604

@@ -142,7 +142,16 @@ def test_failed_samples_contribute_nothing(name: str) -> None:
     elsewhere = at(e, torch.where(failed_M, 5.0, e.log_ratio_M), replace(config, anchor="old"))
     assert outcome(elsewhere, value_M, config).loss == got.loss
     without = outcome(rows(e, ~failed_M), value_M[~failed_M], config)
-    share = 3 / 4 if name in POLICY_GRADIENTS else 1.0  # of terms: a failed one of these stays as a zero
+    p, share = config.preference, 3 / 4  # of the terms: what is left out stays as a zero
+    if name not in POLICY_GRADIENTS and p.contrast == "pair":
+        share = 1.0 if p.pairs == "extremes" else 1 / 2  # 3 of 6 pairs
+        if p.sft or p.down:  # the anchors are of whole comparisons, none of which is left out
+            comparing = replace(config, preference=replace(p, sft=0.0, down=0.0))
+            both = [outcome(x, v, comparing).loss for x, v in ((e, value_M), (rows(e, ~failed_M), value_M[~failed_M]))]
+            assert got.loss - both[0] == pytest.approx(without.loss - both[1], rel=1e-9)
+            return
+    elif name not in POLICY_GRADIENTS and p.contrast in ("list", "group"):
+        share = 1.0
     assert got.loss == pytest.approx(share * without.loss, rel=1e-12)
     torch.testing.assert_close(got.weight_M[~failed_M], share * without.weight_M, rtol=1e-9, atol=1e-12)
 

@@ -42,8 +42,8 @@ def nls(x: float) -> float:
 def test_dpo_is_the_logistic_loss_of_every_untied_pair() -> None:
     values = [1.0, -1.0, 1.0]  # two pairs: (0, 1) and (2, 1); 0 and 2 tie
     found = outcome(evidence([0.3, -0.2, 0.1]), values, preference_of(2.0))
-    assert found.loss == pytest.approx((nls(2 * 0.5) + nls(2 * 0.3)) / 2)
-    up = [2 / (1 + math.exp(2 * gap)) / (2 * D) for gap in (0.5, 0.3)]
+    assert found.loss == pytest.approx((nls(2 * 0.5) + nls(2 * 0.3)) / 3)  # the tie is a term of 0
+    up = [2 / (1 + math.exp(2 * gap)) / (3 * D) for gap in (0.5, 0.3)]
     assert found.weight_M.tolist() == pytest.approx([up[0], -up[0] - up[1], up[1]])
 
 
@@ -57,8 +57,8 @@ def test_failed_samples_and_the_middle_of_a_group_are_left_out() -> None:
     config = preference_of(3.0)
     found = outcome(evidence([0.3, 9.0, -0.2, 7.0]), [2.0, NAN, -2.0, NAN], config)
     alone = outcome(evidence([0.3, -0.2]), [2.0, -2.0], config)
-    assert found.loss == pytest.approx(alone.loss)
-    assert found.weight_M[[0, 2]].tolist() == pytest.approx(alone.weight_M.tolist())
+    assert found.loss == pytest.approx(alone.loss / 6)  # one of six pairs
+    assert found.weight_M[[0, 2]].tolist() == pytest.approx([w / 6 for w in alone.weight_M.tolist()])
     assert found.weight_M[[1, 3]].tolist() == [0, 0]
 
 
@@ -206,7 +206,7 @@ def test_kto_compares_every_sample_with_the_batch() -> None:
     config = preference_of(contrast="point", link="kto", baseline="positive_mean", desirable=1.2, undesirable=0.7)
     got = outcome(e, [4.0, -0.1, -3.0, 0.0, NAN], config)
     terms = [1.2 * sigmoid(-2 * 0.28), 0.7 * sigmoid(2 * -0.22), 0.7 * sigmoid(2 * 0.08)]
-    assert got.loss == pytest.approx(sum(terms) / 3)
+    assert got.loss == pytest.approx(sum(terms) / 5)
     assert got.weight_M[3:].tolist() == [0, 0]
 
 
@@ -339,7 +339,7 @@ def test_every_pair_of_a_prompt_at_a_step_counts_and_no_other() -> None:
     e = evidence([0.0] * 5 + [9.0] * 5, step=[0] * 5 + [1] * 5, sample=[*range(5)] * 2)
     values = [0.0, 1.0, 3.0, NAN, 4.0] * 2
     squares = [1, 9, 16, 4, 9, 1]
-    assert loss_of(e, values, preference_of(link="regress")) == pytest.approx(sum(squares) / 6)
+    assert loss_of(e, values, preference_of(link="regress")) == pytest.approx(sum(squares) / 10)
 
 
 def test_d3po_by_hand() -> None:
@@ -369,7 +369,7 @@ def test_spo_pairs_the_best_with_the_worst_where_they_are_far_apart() -> None:
     )
     config = preference_of(2.0, pairs="extremes", min_gap=0.3)
     near = [0.5, 0.4, 0.5, 0.1, 1.0, 0.0]  # only the second comparison and the other prompt's are 0.3 apart
-    assert loss_of(e, near, config) == pytest.approx((nls(2 * -0.02) + nls(2 * 0.1)) / 2)
+    assert loss_of(e, near, config) == pytest.approx((nls(2 * -0.02) + nls(2 * 0.1)) / 3)
     group = evidence([0.3, 9.0, -0.2, 0.1, 5.0])
     got = outcome(group, [0.2, 0.0, 1.0, -1.0, NAN], config)
     assert got.loss == pytest.approx(nls(2 * -0.3))
@@ -386,7 +386,7 @@ def test_a_smallest_gap_counts_by_all_pairs() -> None:
     """Values 2, 1, 0.8: only the first is far enough from the others."""
     config = preference_of(2.0, min_gap=0.5)
     got = loss_of(evidence([0.3, -0.2, 0.1]), [2.0, 1.0, 0.8], config)
-    assert got == pytest.approx((nls(2 * 0.5) + nls(2 * 0.2)) / 2)
+    assert got == pytest.approx((nls(2 * 0.5) + nls(2 * 0.2)) / 3)
 
 
 @pytest.mark.parametrize(("beta", "bound"), [(0.1, 0.02), (10.0, 2.0), (500.0, 100.0)])
@@ -416,7 +416,7 @@ def test_dgpo_is_one_logistic_loss_of_a_group() -> None:
 def test_crd_centres_scores_and_values() -> None:
     """mean (β ρ̃ - Ã)² over whoever did not fail."""
     got = loss_of(evidence([0.3, 9.0, -0.1]), [1.0, NAN, -3.0], preference_of(contrast="centred", link="regress"))
-    assert got == pytest.approx(((0.4 - 2) ** 2 + (-0.4 + 2) ** 2) / 2)
+    assert got == pytest.approx(((0.4 - 2) ** 2 + (-0.4 + 2) ** 2) / 3)
 
 
 def plackett_luce(scores: list[float]) -> float:
@@ -471,10 +471,10 @@ def test_anchors_are_on_the_best_of_each_comparison_that_has_one() -> None:
     e = evidence([0.3, -0.2, 0.1, 0.4, 0.6, 0.5], group=[0, 0, 1, 1, 2, 2])
     values = [1.0, 0.0, 2.0, 2.0, NAN, 1.0]
     got = outcome(e, values, preference_of(weight=0.0, sft=3.0))
-    assert got.loss == pytest.approx(3 * 0.7)
-    assert got.weight_M.tolist() == pytest.approx([3 / D, 0, 0, 0, 0, 0])
+    assert got.loss == pytest.approx(3 * 0.7 / 3)  # two comparisons have no best sample
+    assert got.weight_M.tolist() == pytest.approx([3 / (3 * D), 0, 0, 0, 0, 0])
     falls = outcome(e, values, preference_of(weight=0.0, down=3.0))
-    assert falls.loss == pytest.approx(3 * sigmoid(0.6))
+    assert falls.loss == pytest.approx(3 * sigmoid(0.6) / 3)
 
 
 def test_the_weight_is_of_the_comparison_alone() -> None:

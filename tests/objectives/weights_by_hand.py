@@ -93,11 +93,12 @@ def pairs(
 
     def weights(e: Evidence, value: list[float], config: ObjectiveConfig) -> list[float]:
         found, every = [0.0] * len(value), list(who(e, value))
+        terms = len(comparisons(e)) if who is far_extremes else len(every)  # one of each, 0 where it is left out
         u = [utility(rho, config) for rho in per_dimension(e, config)]
         for won, lost in every:
             force = config.preference.weight * push(u[won][0] - u[lost][0], value[won] - value[lost], config)
-            found[won] += force * u[won][1] / (D * len(every))
-            found[lost] -= force * u[lost][1] / (D * len(every))
+            found[won] += force * u[won][1] / (D * terms)
+            found[lost] -= force * u[lost][1] / (D * terms)
         return found
 
     return weights

@@ -62,7 +62,8 @@ def test_a_number_out_of_range_names_its_setting(name: str) -> None:
 @pytest.mark.parametrize("name", [*validator.NOT_NEGATIVE, *validator.BELOW_ONE, *validator.FROM_0_TO_1])
 def test_zero_is_a_choice(name: str) -> None:
     """Only where it is one: a kernel of level 0 has no density."""
-    found = list(problems(changed(VALID, **{name.replace(".", "__"): 0})))
+    given = {"policy__adapter": "runs/one/policy"} if name == "policy.share" else {}
+    found = list(problems(changed(VALID, **given, **{name.replace(".", "__"): 0})))
     assert len(found) == (name == "rollout.kernel.level")
 
 

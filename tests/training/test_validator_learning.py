@@ -246,13 +246,13 @@ PREFERENCES: dict[str, Case] = {
     "half of the labels wrong": (
         preference(smoothing=0.5),
         "objective.preference.smoothing",
-        "0.5 is not in [0, 0.5); 0 turns it off",
+        "0.5 is not below 0.5; 0 turns it off",
         {"objective__preference__smoothing": 0.49},
     ),
     "fewer than none of the labels wrong": (
         preference(smoothing=-0.1),
         "objective.preference.smoothing",
-        "-0.1 is not in [0, 0.5)",
+        "-0.1 must not be negative",
         {"objective__preference__smoothing": 0.0},
     ),
     "a reverse KL to certainty": (

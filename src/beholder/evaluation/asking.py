@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from beholder.errors import InputError, RunError
@@ -65,13 +66,24 @@ def ask_on_terminal(media: list[Path], questions: list[str], as_json: bool, **se
     RunError when no answer is valid.
     """
     rows: list[Row] = []
-    for row in ask(find_media("ask", media), questions, **settings):
+    files = find_media("ask", media)
+    for row in with_bar("asking", ask(files, questions, **settings), len(files) * len(questions)):
         rows.append(row)
         if as_json:
             print(json.dumps(row), flush=True)
     if not as_json:
         print_answers(rows)
     say_invalid(rows, "answers", [str(row["invalid"]) for row in rows if row.get("invalid")])
+
+
+def with_bar(what: str, rows: Iterable[Row], total: int) -> Iterator[Row]:
+    """The rows, with a bar on stderr where somebody sees it and there are several."""
+    bar = Progress(console=Console(stderr=True), disable=total < 2 or not sys.stderr.isatty(), transient=True)
+    with bar:
+        task = bar.add_task(what, total=total)
+        for row in rows:
+            bar.advance(task)
+            yield row
 
 
 def say_invalid(rows: Sequence[Row], what: str, reasons: Sequence[str]) -> None:

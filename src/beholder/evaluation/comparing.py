@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from beholder.errors import InputError
-from beholder.evaluation.asking import Row, say_invalid
+from beholder.evaluation.asking import Row, say_invalid, with_bar
 from beholder.evaluation.media_files import find_media, kind_of, read_medium
 from beholder.judges.ask import put_checklist
 from beholder.judges.checklist import Checklist
@@ -124,7 +124,7 @@ def _read_pairs(path: Path, prompt: str | None) -> list[Pair]:
 def compare_on_terminal(pairs: Sequence[Pair], as_json: bool, **settings: Any) -> None:
     """Prints a row a line as JSON, or a table a pair; RunError when no pair could be decided."""
     rows: list[Row] = []
-    for row in compare(pairs, **settings):
+    for row in with_bar("comparing", compare(pairs, **settings), len(pairs)):
         rows.append(row)
         print(json.dumps(row), flush=True) if as_json else print_comparison(row)
     undecided = [_undecided(row["failed"]) for row in rows if row["better"] is None]

@@ -215,10 +215,10 @@ def _say_failures(rows: list[Row], names: list[str]) -> None:
     for name in names:
         failed = sum(row[name] is None for row in rows if "error" not in row)
         if failed:
-            reasons: Counter[str] = Counter()
+            counted: Counter[str] = Counter()
             for row in rows:
-                reasons.update(row.get("parts", {}).get(name, {}).get("failed", {}))
-            why = "".join(f"; {count} × {reason}" for reason, count in reasons.most_common(NAMED))
+                counted.update(row.get("parts", {}).get(name, {}).get("failed", {}))
+            why = "".join(f"; {count} × {reason}" for reason, count in counted.most_common(NAMED))
             print(f"beholder: {name} failed on {failed} of {len(rows) - len(errors)} images{why}", file=sys.stderr)
 
 

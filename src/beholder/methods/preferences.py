@@ -172,7 +172,7 @@ ROBUST_DPO = preference_row(
 SOFT_DPO = preference_row(
     "soft-dpo",
     "Soft-label DPO",
-    "Ordinal feedback, 2409.12605",
+    "Ordinal feedback, 2411.12843",
     "The share of votes is the label; a tie pulls the two together.",
     {"label": "soft"},
     differences=("Stated for language models.",),
@@ -320,7 +320,7 @@ CAPO = preference_row(
 SFT = Method(
     name="sft",
     title="SFT",
-    paper="supervised fine-tuning on preferred images",
+    paper="Flow-DPO's baseline, 2501.13918",
     idea="Fine-tune on the best image of every record.",
     presets={
         name: vary(

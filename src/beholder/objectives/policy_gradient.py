@@ -117,12 +117,12 @@ def dspo(e: Evidence, value_M: Tensor, config: ObjectiveConfig) -> Terms:
     winner = table.gather(1, value.nan_to_num(-torch.inf).argmax(1, keepdim=True))[:, 0]
     loser = table.gather(1, value.nan_to_num(torch.inf).argmin(1, keepdim=True))[:, 0]
     taught = value_M[winner] > value_M[loser]
-    winner, loser = winner[taught], loser[taught]
     rho = e.log_ratio_M.detach() / e.n_dims
     share = config.temperature / e.n_dims * torch.sigmoid(-config.temperature * (rho[winner] - rho[loser]))
     share = share.view(-1, *([1] * (f.velocity.ndim - 1)))
     residual = f.velocity[winner] - f.target[winner] - share * (f.velocity[winner] - v_ref[winner])
-    return residual.square().flatten(1).mean(1), torch.zeros_like(value_M, dtype=torch.bool)
+    loss_Q = torch.where(taught, residual.square().flatten(1).mean(1), 0.0)
+    return loss_Q, torch.zeros_like(value_M, dtype=torch.bool)
 
 
 def nft(e: Evidence, advantage_M: Tensor, config: ObjectiveConfig) -> Terms:

@@ -21,7 +21,8 @@ MAPO_SCALE = 0.5
 
 
 def preference(e: Evidence, value_M: Tensor, config: ObjectiveConfig) -> tuple[Tensor, Tensor]:
-    """``(loss_K, clipped_M)``. A NaN value, and a comparison with one, contributes nothing."""
+    """``(loss_K, clipped_M)``. What is left out (a NaN value, a tie of hard labels, too small a gap) is a term of 0, so
+    that the mean over terms does not depend on how an update is cut into micro-batches."""
     p = config.preference
     rho_M = e.log_ratio_M / e.n_dims
     if p.safeguard is not None:
@@ -85,7 +86,8 @@ class Compared:
     """Probability in ½..1 that it should."""
     gap_K: Tensor
     """Difference of the values."""
-    weight_K: Tensor | float = 1.0
+    weight_K: Tensor
+    """0 where nothing is to be learnt."""
 
 
 def compared(e: Evidence, utility_M: Tensor, value_M: Tensor, config: ObjectiveConfig) -> Tensor:
@@ -107,11 +109,10 @@ def compared(e: Evidence, utility_M: Tensor, value_M: Tensor, config: ObjectiveC
         loss = p.weight * _linked(CONTRASTS[p.contrast](score_QG, value_QG, p), config)
     if p.sft or p.down:  # on the preferred sample of each comparison that has one
         most, best = value_QG.nan_to_num(-torch.inf).max(1, keepdim=True)
-        rows = (most > value_QG.nan_to_num(torch.inf).amin(1, keepdim=True))[:, 0]
-        liked = -logp_M[table].gather(1, best)[rows, 0]
-        falls = torch.sigmoid(score_QG).gather(1, best)[rows, 0]  # APO-down: its likelihood may fall
-        extra = (p.sft * liked + p.down * falls).mean() if len(liked) else 0.0
-        loss = loss + extra
+        rows_Q1 = most > value_QG.nan_to_num(torch.inf).amin(1, keepdim=True)
+        liked_Q1 = -logp_M[table].gather(1, best)
+        falls_Q1 = torch.sigmoid(score_QG).gather(1, best)  # APO-down: its likelihood may fall
+        loss = loss + torch.where(rows_Q1, p.sft * liked_Q1 + p.down * falls_Q1, 0.0).mean()
     return loss
 
 
@@ -123,16 +124,16 @@ def _one_per_sample(e: Evidence) -> Evidence:
 
 
 def _points(e: Evidence, score_M: Tensor, value_M: Tensor, config: ObjectiveConfig) -> Compared:
-    """Every decision for itself (KTO, 2402.01306): y (s - β z), y the sign of its value; 0 and NaN are left out."""
+    """Every decision for itself (KTO, 2402.01306): y (s - β z), y the sign of its value; 0 and NaN do not count."""
     p, z = config.preference, 0.0
     if p.baseline != "none":
         if e.batch is None:
             raise ValueError(f"objective.preference.baseline: {p.baseline!r} needs what was measured over the update")
         z = max(0.0, e.batch.log_ratio_all) if p.baseline == "positive_mean" else e.batch.log_ratio
     valid = ~(value_M.isnan() | (value_M == 0))
-    sign, score = value_M[valid].sign(), score_M[valid]
-    x = sign * (score - config.temperature * z) - p.margin
-    weight = torch.where(sign > 0, p.desirable, p.undesirable)
+    sign = torch.where(valid, value_M, 0.0).sign()
+    x = sign * (score_M - config.temperature * z) - p.margin
+    weight = torch.where(sign > 0, p.desirable, p.undesirable) * valid
     return Compared(x, torch.ones_like(x), torch.ones_like(x), weight.to(x.dtype))
 
 
@@ -148,22 +149,21 @@ def _pairs(score_QG: Tensor, value_QG: Tensor, p: PreferenceConfig) -> Compared:
     valid = ~gap.isnan() & (gap.abs() >= p.min_gap)
     if p.label == "hard" and p.link != "regress":
         valid &= gap != 0
-    gap, x = gap[valid], x[valid]
     sign = torch.where(gap < 0, -1.0, 1.0).to(x.dtype)
-    gap = gap.abs()
+    gap = torch.where(valid, gap.abs(), 0.0)
     label = torch.ones_like(gap)
     if p.label == "soft":
         label = (0.5 + gap / 4).clamp_max(1)
     elif p.label == "bradley_terry":
         label = torch.sigmoid(gap)
-    return Compared(sign * x - p.margin, label, gap)
+    return Compared(sign * x - p.margin, label, gap, valid.to(x.dtype))
 
 
 def _group(score_QG: Tensor, value_QG: Tensor, p: PreferenceConfig) -> Compared:
     """A whole group at once: the mean of value times score (DGPO, 2510.08425)."""
     count = (~value_QG.isnan()).sum(1)
-    x = ((value_QG.nan_to_num(0.0) * score_QG).sum(1) / count.clamp_min(1))[count > 0]
-    return Compared(x, torch.ones_like(x), torch.ones_like(x))
+    x = (value_QG.nan_to_num(0.0) * score_QG).sum(1) / count.clamp_min(1)
+    return Compared(x, torch.ones_like(x), torch.ones_like(x), (count > 0).to(x.dtype))
 
 
 def _centred(score_QG: Tensor, value_QG: Tensor, p: PreferenceConfig) -> Compared:
@@ -173,7 +173,7 @@ def _centred(score_QG: Tensor, value_QG: Tensor, p: PreferenceConfig) -> Compare
     value = value_QG.nan_to_num(0.0)
     gap = value - value.sum(1, keepdim=True) / count
     x = score_QG - torch.where(valid, score_QG, 0.0).sum(1, keepdim=True) / count
-    return Compared(x[valid], torch.ones_like(x)[valid], gap[valid])
+    return Compared(x.flatten(), torch.ones_like(x).flatten(), gap.flatten(), valid.flatten().to(x.dtype))
 
 
 CONTRASTS: dict[str, Callable[[Tensor, Tensor, PreferenceConfig], Compared]] = {

@@ -30,7 +30,7 @@ class Path:
 
 
 def taught_steps(stop: int, count: int) -> list[int]:
-    """``count`` steps spread evenly over 0..stop, ``stop`` among them (DRTune, 2405.14705, §3.2)."""
+    """``count`` steps spread evenly over 0..stop, ``stop`` among them (DRTune, 2405.00760, §3.2)."""
     count = min(count, stop + 1)
     return sorted({round(stop - i * (stop + 1) / count) for i in range(count)})
 

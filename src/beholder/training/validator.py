@@ -11,6 +11,9 @@ from beholder.objectives.policy_gradient import NEEDS_FORWARD, NEEDS_MEANS, scop
 from beholder.rollouts.plans import WINDOWS, samples_per_start, window_places
 
 POSITIVE = {
+    "objective.preference.desirable": lambda c: c.objective.preference.desirable,
+    "objective.preference.undesirable": lambda c: c.objective.preference.undesirable,
+    "objective.preference.weight": lambda c: c.objective.preference.weight,
     "rollout.pathwise.steps": lambda c: c.rollout.pathwise.steps,
     "rollout.steps": lambda c: c.rollout.steps,
     "rollout.prompts": lambda c: c.rollout.prompts,
@@ -49,6 +52,11 @@ POSITIVE = {
     "policy.lora.alpha": lambda c: c.policy.lora.alpha,
 }
 NOT_NEGATIVE = {
+    "objective.preference.smoothing": lambda c: c.objective.preference.smoothing,
+    "rollout.real.value": lambda c: c.rollout.real.value,
+    "objective.preference.margin": lambda c: c.objective.preference.margin,
+    "objective.preference.sft": lambda c: c.objective.preference.sft,
+    "objective.preference.down": lambda c: c.objective.preference.down,
     "rollout.forward.inversion": lambda c: c.rollout.forward.inversion,
     "objective.preference.min_gap": lambda c: c.objective.preference.min_gap,
     "policy.share": lambda c: c.policy.share,
@@ -370,10 +378,23 @@ def _preference(config: RunConfig) -> Iterable[str]:
         yield f"objective.anchor: preference.utility {p.utility} is of evidence itself, not of log-ratios; use none"
     if p.utility in ("odds", "mapo") and not config.rollout.forward.times:
         yield f"objective.preference.utility: {p.utility} is of denoising errors; set rollout.forward.times, e.g. 2"
-    if not 0 <= p.smoothing < 0.5:
-        yield f"objective.preference.smoothing: {p.smoothing} is not in [0, 0.5); 0 turns it off"
+    if p.smoothing >= 0.5:
+        yield f"objective.preference.smoothing: {p.smoothing} is not below 0.5; 0 turns it off"
     if p.link == "reverse_kl" and p.smoothing == 0:
         yield "objective.preference.smoothing: link reverse_kl needs one above 0, e.g. 0.01"
+    if p.link == "hinge" and p.margin == 0 and o.anchor != "none":
+        yield "objective.preference.margin: a hinge of log-ratios, which start at 0, has no gradient; use 1"
+    if p.contrast == "centred" and p.link != "regress":
+        yield f"objective.preference.link: contrast centred regresses onto values, {p.link} ignores them; use regress"
+    if p.contrast == "list" and (p.link != "logistic" or p.label == "bradley_terry"):
+        name, value = ("link", p.link) if p.link != "logistic" else ("label", p.label)
+        yield f"objective.preference.{name}: lists have their own, not {value}; use link logistic, label hard or soft"
+    if p.contrast in ("point", "group", "centred") and p.label != "hard":
+        yield f"objective.preference.label: contrast {p.contrast} takes values as they are, not {p.label}; use hard"
+    if p.contrast != "pair" and (p.pairs != "all" or p.min_gap):
+        yield f"objective.preference.pairs: chooses pairs, contrast is {p.contrast}; leave pairs and min_gap out"
+    if p.safeguard is not None and p.contrast == "point":
+        yield "objective.preference.safeguard: holds losers against winners, contrast point has neither; use pair"
     if p.baseline != "none" and p.contrast != "point":
         yield f"objective.preference.baseline: {p.baseline!r} belongs to contrast point, not {p.contrast}; use none"
     if (p.sft or p.down) and p.contrast == "point":

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -56,7 +57,7 @@ def new_backbone(name: str, texts: Sequence[str], lora: int = 0) -> Backbone:
     if kind == "clip":
         if not base:
             raise InputError("backbone: clip needs a base, e.g. clip@openai/clip-vit-base-patch32 or clip@FOLDER")
-        return module(settings(base, lora))
+        return module(settings(str(Path(base).resolve()) if Path(base).is_dir() else base, lora))
     if base or lora:
         raise InputError(f"backbone: {kind} is trained whole from nothing; leave out {'@' + base if base else 'lora'}")
     return module.new(texts)

@@ -60,7 +60,7 @@ class ClipBackbone(nn.Module):
 
     @property
     def features(self) -> int:
-        return int(self.clip.projection_dim)
+        return self.clip.visual_projection.out_features
 
     def head_start(self) -> Tensor:
         """Weights ``[F]`` that a head begins with: ones."""
@@ -81,7 +81,7 @@ class ClipBackbone(nn.Module):
         """
         picture_NF, text_NF = self._embedded(pixels, prompts)
         scale = self.clip.logit_scale.exp()
-        texts, place_N = once(prompts)
+        _, place_N = once(prompts)
         own_N = torch.arange(len(prompts), device=pixels.device)
         other_NN = place_N[:, None] != place_N[None]
         allowed_NN = (other_NN | torch.eye(len(prompts), dtype=torch.bool)).to(pixels.device)

@@ -1,0 +1,1 @@
+"""A reward model of one's own from preferences: ``beholder fit SET``."""

@@ -1,0 +1,167 @@
+"""The one loop: steps over the records that train, an accuracy after each epoch, the best weights at the end.
+
+Everything that a step does is a function of (seed, step) and the state, so a fit that goes on gives the same numbers.
+"""
+
+import time
+
+import torch
+from torch import Tensor
+
+from beholder.errors import RunError
+from beholder.fitting.batches import Batch, gather
+from beholder.fitting.metrics import accuracy
+from beholder.fitting.mixture import likeliest_groups
+from beholder.fitting.pictures import shifted
+from beholder.fitting.predict import Predicted, own_gaps, predict
+from beholder.fitting.state import Advance, Best, Fitting, assign, setting
+from beholder.preferences.store import shuffled
+from beholder.training.run_folder import Progress, RunFolder
+
+WARM_UP = 50
+"""Steps of rising learning rate."""
+PLATEAU = 0.3
+"""Share of the steps before the learning rate falls."""
+CLIP_NORM = 1.0
+SAVE_EVERY = 60.0
+"""Seconds between checkpoints within an epoch."""
+
+
+def fit(fitting: Fitting, folder: RunFolder, advance: Advance = lambda n, said: None) -> None:
+    """Trains to the end, or until the held-out accuracy no longer rises; then the best weights are in the model.
+
+    A checkpoint in the folder is gone on from. RunError when the loss is no longer a number.
+    """
+    found = folder.load_checkpoint()
+    if found is not None:
+        progress, state = found
+        folder.forget_after(progress.iteration)
+        fitting.restore(progress.iteration, progress.seconds, state)
+    advance(fitting.step, "")
+    started, saved = time.monotonic() - fitting.seconds, time.monotonic()
+    while not finished(fitting):
+        step_once(fitting)
+        fitting.seconds = time.monotonic() - started
+        ended = fitting.step % fitting.steps_each == 0
+        if ended:
+            close_epoch(fitting, folder)
+        advance(1, "" if fitting.best.epoch < 0 else f"accuracy {fitting.best.accuracy:.3f}")
+        if ended or time.monotonic() - saved > SAVE_EVERY:
+            folder.save_checkpoint(Progress(fitting.step, seconds=fitting.seconds), fitting.state(), keep=1)
+            saved = time.monotonic()
+    _write(fitting, fitting.best.tensors)
+    fitting.model.eval()
+
+
+def finished(fitting: Fitting) -> bool:
+    """At an epoch's end: all epochs done, patience spent, or time over."""
+    config, epoch = fitting.config, fitting.step // fitting.steps_each
+    if fitting.step % fitting.steps_each or fitting.step == 0:
+        return False
+    late = config.minutes is not None and fitting.seconds > 60 * config.minutes
+    return epoch >= config.epochs or epoch - fitting.best.epoch > config.patience or late
+
+
+def step_once(fitting: Fitting) -> None:
+    """One optimiser step on the next records."""
+    config, labels = fitting.config, fitting.labels
+    epoch, place = divmod(fitting.step, fitting.steps_each)
+    order = shuffled(len(fitting.split.train), config.seed, epoch)[place * config.records : (place + 1) * config.records]
+    batch = gather(labels, fitting.pictures, [fitting.split.train[i] for i in order], fitting.device)
+    seed = (config.seed << 32) + fitting.step
+    torch.manual_seed(seed)
+    if batch is not None:
+        generator = torch.Generator().manual_seed(seed)
+        pixels = shifted(batch.pixels, setting(config, "shift"), generator)
+        loss, said = batch_loss(fitting, batch, pixels)
+        if not loss.isfinite():
+            raise RunError(f"fit: the loss is {loss.item()} at step {fitting.step}; use a lower --lr")
+        _descend(fitting, loss)
+        for name, value in {**said, "steps": 1.0}.items():
+            fitting.sums[name] = fitting.sums.get(name, 0.0) + value
+    fitting.step += 1
+    _average(fitting)
+
+
+def batch_loss(fitting: Fitting, batch: Batch, pixels: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The weighted mean of the items' losses, summed over the copies, and what ties words to pictures."""
+    model, weight = fitting.model.train(), setting(fitting.config, "grounding")
+    if weight:
+        feature_NF, ground_N = model.backbone.grounded(pixels, batch.prompts)
+    else:
+        feature_NF, ground_N = model.backbone(pixels, batch.prompts), pixels.new_zeros(1)
+    loss_JE, weight_JE = fitting.losses(model.heads.split(model.head(feature_NF)), batch)
+    judged = (loss_JE * weight_JE).sum() / weight_JE.sum(0).amax().clamp_min(1e-6)
+    grounding = ground_N.mean()
+    return judged + weight * grounding, {"loss": judged.item(), "grounding": grounding.item()}
+
+
+def _descend(fitting: Fitting, loss: Tensor) -> None:
+    steps = fitting.config.epochs * fitting.steps_each
+    rising = (fitting.step + 1) / WARM_UP
+    falling = max(0.02, (steps - fitting.step) / ((1 - PLATEAU) * steps))
+    for group in fitting.optimiser.param_groups:
+        group["lr"] = setting(fitting.config, "lr") * min(1.0, rising, falling)
+    fitting.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(list(fitting.parameters().values()), CLIP_NORM)
+    fitting.optimiser.step()
+
+
+@torch.no_grad()
+def _average(fitting: Fitting) -> None:
+    """θ̄ ← d θ̄ + (1 − d) θ with d = min(ema, (1 + k) / (10 + k)) at step k."""
+    k, parameters = fitting.step, fitting.parameters()
+    decay = min(fitting.config.ema, (1 + k) / (10 + k))
+    for name, p in parameters.items():
+        if name not in fitting.averages:
+            fitting.averages[name] = p.detach().clone()
+        fitting.averages[name].lerp_(p.detach(), 1 - decay)
+
+
+def close_epoch(fitting: Fitting, folder: RunFolder) -> None:
+    """Measures the averaged weights, remembers the best, and gives annotators their groups."""
+    trained = {name: p.detach().clone() for name, p in fitting.parameters().items()}
+    _write(fitting, fitting.averages)
+    if fitting.annotator_R is not None:
+        _regroup(fitting)
+    found = predict(fitting, fitting.split.stop)
+    right = accuracy(own_gaps(fitting, found), found.p_P)
+    epoch = fitting.step // fitting.steps_each
+    if right > fitting.best.accuracy:
+        kept = {name: p.detach().clone() for name, p in fitting.parameters().items()}
+        fitting.best = Best(right, epoch, kept)
+    _write(fitting, trained)
+    steps = max(1.0, fitting.sums.get("steps", 0.0))
+    row = {"iteration": fitting.step, "epoch": epoch, "accuracy": right}
+    row |= {name: fitting.sums.get(name, 0.0) / steps for name in ("loss", "grounding")}
+    folder.append("metrics.jsonl", row)
+    folder.append("timings.jsonl", {"iteration": fitting.step, "seconds": fitting.seconds})
+    fitting.sums = {}
+
+
+@torch.no_grad()
+def _write(fitting: Fitting, tensors: dict[str, Tensor]) -> None:
+    for name, p in fitting.parameters().items():
+        p.copy_(tensors[name])
+
+
+def _regroup(fitting: Fitting) -> None:
+    """E-step on the records that train."""
+    assert fitting.annotator_R is not None
+    found = predict(fitting, fitting.split.train)
+    loss_RE = record_losses(fitting, found)
+    fitting.group_A = likeliest_groups(loss_RE, fitting.annotator_R[found.record_R], fitting.group_A)
+    assign(fitting)
+
+
+def record_losses(fitting: Fitting, found: Predicted) -> Tensor:
+    """The loss of every record for every copy ``[R, E]``."""
+    total_RE = torch.zeros(len(found.record_R), fitting.copies)
+    for batch, output in found.parts:
+        items = fitting.criterion.items(
+            output.to(fitting.device), batch, fitting.labels, fitting.targets, dict(fitting.terms.items()), fitting.config
+        )
+        loss_JE, record_J = items
+        total_RE.index_add_(0, record_J + found.first_of(batch), loss_JE.detach().cpu())
+    return total_RE

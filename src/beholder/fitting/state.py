@@ -1,0 +1,186 @@
+"""What is being fitted: the model, its data, and everything that a resumed fit needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beholder.errors import RunError
+from beholder.fitting.batches import Batch, Targets
+from beholder.fitting.criteria import CRITERIA, Criterion, first_terms, scale_of, targets_of
+from beholder.fitting.labels import Labels
+from beholder.fitting.mixture import annotators_of, first_groups
+from beholder.fitting.pictures import Pictures
+from beholder.fitting.settings import FitConfig
+from beholder.fitting.split import Split
+from beholder.rewards.learned import Heads, RewardModel, new_backbone
+
+SMALL = {"lr": 2e-3, "grounding": 0.5, "shift": 2}
+CLIP = {"lr": 1e-4, "grounding": 0.0, "shift": 0}
+DEFAULTS: dict[str, dict[str, Any]] = {"small": SMALL, "clip": CLIP}
+"""Settings that depend on the backbone."""
+
+
+def setting(config: FitConfig, name: str) -> Any:
+    """A setting, or where it is not given the backbone's own."""
+    given = getattr(config, name)
+    return DEFAULTS[config.backbone.partition("@")[0]][name] if given is None else given
+
+
+@dataclass
+class Best:
+    """The averaged weights of the best epoch so far."""
+
+    accuracy: float = -1.0
+    epoch: int = -1
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Fitting:
+    config: FitConfig
+    labels: Labels
+    split: Split
+    model: RewardModel
+    pictures: Pictures
+    criterion: Criterion
+    targets: Targets
+    terms: nn.ParameterDict
+    grades: tuple[float, ...]
+    weight_RE: Tensor
+    """Of each record in the loss of each copy."""
+    annotators: list[str]
+    annotator_R: Tensor | None
+    group_A: Tensor
+    """Group of each annotator; empty without groups."""
+    optimiser: torch.optim.Optimizer
+    device: torch.device
+    step: int = 0
+    seconds: float = 0.0
+    best: Best = field(default_factory=Best)
+    averages: dict[str, Tensor] = field(default_factory=dict)
+    """Weights averaged over the steps."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Of this epoch, for its line."""
+
+    @property
+    def steps_each(self) -> int:
+        """Steps of an epoch."""
+        return -(-len(self.split.train) // self.config.records)
+
+    @property
+    def copies(self) -> int:
+        return self.model.heads.copies
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Everything that learns, by name."""
+        found = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        return found | {f"terms.{name}": p for name, p in self.terms.items()}
+
+    def losses(self, output_NMEC: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Losses ``[J, E]`` of the batch's items, and their weights ``[J, E]``."""
+        found = self.criterion.items(output_NMEC, batch, self.labels, self.targets, dict(self.terms.items()), self.config)
+        loss_JE, record_J = found
+        weight_RE = self.weight_RE * self.labels.weight_R[:, None]
+        weight_JE = weight_RE[torch.tensor(batch.record_R)[record_J]].to(loss_JE)
+        return loss_JE, weight_JE
+
+    # -------------------------------------------------------------------------------------------------- to resume
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "weights": {name: p.detach() for name, p in self.parameters().items()},
+            "averages": self.averages,
+            "optimiser": self.optimiser.state_dict(),
+            "best": vars(self.best),
+            "group_A": self.group_A,
+            "weight_RE": self.weight_RE,
+            "sums": self.sums,
+        }
+
+    def restore(self, step: int, seconds: float, state: dict[str, Any]) -> None:
+        parameters = self.parameters()
+        if {name: p.shape for name, p in parameters.items()} != {n: p.shape for n, p in state["weights"].items()}:
+            raise RunError("fit: the checkpoint is of another model; choose another --output")
+        with torch.no_grad():
+            for name, p in parameters.items():
+                p.copy_(state["weights"][name])
+        self.averages = {name: value.to(self.device) for name, value in state["averages"].items()}
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.best, self.sums = Best(**state["best"]), state["sums"]
+        self.group_A, self.weight_RE = state["group_A"], state["weight_RE"]
+        self.step, self.seconds = step, seconds
+
+
+def new_fitting(config: FitConfig, labels: Labels, split: Split) -> Fitting:
+    """Before the first step; InputError where loss, labels and backbone do not go together."""
+    criterion = CRITERIA[config.loss]
+    scale = scale_of(labels, criterion)
+    targets, grades = targets_of(labels, config, scale)
+    copies = max(config.members, config.groups)
+    heads = Heads(
+        dimensions=labels.dimensions,
+        weights=tuple(config.by.values()) or (1.0,) * len(labels.dimensions),
+        copies=copies,
+        outputs=criterion.outputs or len(grades),
+        grades=grades if criterion.outputs == 0 else (),
+        offset=scale.offset,
+        scale=scale.scale,
+        reduce=config.reduce or ("worst" if config.groups > 1 else "mean"),
+        penalty=config.penalty,
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(config.seed)
+    backbone = new_backbone(config.backbone, [labels.prompts[r] for r in split.train], config.lora)
+    model = RewardModel(backbone, heads).to(device)
+    terms = nn.ParameterDict({n: nn.Parameter(t.to(device)) for n, t in first_terms(criterion, grades).items()})
+    annotators, annotator_R = annotators_of(labels, copies) if config.groups > 1 else ([], None)
+    fitting = Fitting(
+        config=config,
+        labels=labels,
+        split=split,
+        model=model,
+        pictures=Pictures(labels, backbone.prepare, config.memory),
+        criterion=criterion,
+        targets=targets,
+        terms=terms,
+        grades=grades,
+        weight_RE=_first_weights(config, len(labels), copies),
+        annotators=annotators,
+        annotator_R=annotator_R,
+        group_A=first_groups(len(annotators), copies, config.seed) if annotators else torch.zeros(0, dtype=torch.int64),
+        optimiser=_optimiser(model, terms, config),
+        device=device,
+    )
+    assign(fitting)
+    return fitting
+
+
+def _first_weights(config: FitConfig, records: int, copies: int) -> Tensor:
+    """1 for all, or for members of an ensemble how often each has drawn the record (Poisson's bootstrap)."""
+    if config.members == 1:
+        return torch.ones(records, copies)
+    return torch.poisson(torch.ones(records, copies), generator=torch.Generator().manual_seed(config.seed))
+
+
+def assign(fitting: Fitting) -> None:
+    """Gives each record to its annotator's group, where there are groups."""
+    if fitting.annotator_R is not None:
+        group_R = fitting.group_A[fitting.annotator_R]
+        fitting.weight_RE = torch.nn.functional.one_hot(group_R, fitting.copies).float()
+
+
+def _optimiser(model: RewardModel, terms: nn.ParameterDict, config: FitConfig) -> torch.optim.Optimizer:
+    """AdamW; vectors and learned thresholds do not decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1] + list(terms.values()), "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=setting(config, "lr"), betas=(0.9, 0.98))
+
+
+Advance = Callable[[int, str], None]
+"""Hears how many steps were done, and how it stands."""
