@@ -30,7 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preferences": PIECES | {"evaluation"},
     "report": {"errors", "config", "config_file", "methods"},
     "training": PIECES | {"config_file", "methods", "evaluation", "report", "preferences"},
-    "cli": PIECES | {"config_file", "methods", "evaluation", "report", "training", "preferences"},
+    "fitting": PIECES | {"preferences", "training"},
+    "cli": PIECES | {"config_file", "methods", "evaluation", "report", "training", "preferences", "fitting"},
 }
 """What each top-level module or package may import besides itself; one that is missing belongs in this table."""
 

@@ -33,6 +33,7 @@ USAGE = """usage: beholder VERB [options]       (beholder VERB --help for its op
   compare A B         which of two images or videos is the better one, and in what
   prefer              make a preference set: draw images, let simulated annotators judge
   preferences SET     check a preference set, or convert a public one with --from FORMAT
+  fit SET             fit a reward model of your own to a preference set
   report RUN ...      one HTML page from one run, or from several side by side
   compare-methods     run methods on the same budget and seeds; one HTML page about them
 
@@ -77,6 +78,7 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         advice = "; the run goes on with `beholder align --resume RUN`" if verb in ("align", "demo") else ""
         advice = "; the same command goes on with the set" if verb == "prefer" else advice
+        advice = "; the same command goes on with the fit" if verb == "fit" else advice
         print(f"beholder: interrupted{advice}", file=sys.stderr)
         return 130
     return 0
@@ -510,6 +512,20 @@ def preferences(arguments: list[str]) -> None:
     return look(Path(paths[0]), options.media, options.json)
 
 
+def fit(arguments: list[str]) -> None:
+    from beholder.fitting.settings import FitConfig, FitOptions
+
+    paths = [arguments.pop(0)] if arguments and not arguments[0].startswith("-") else []
+    said = "Fit a reward model of your own to a preference set (a .parquet file, a folder, a pattern)."
+    options: FitOptions = parse(FitOptions, arguments, "fit SET", said)
+    if not paths:
+        raise InputError("fit: give a preference set, e.g. beholder fit runs/pairs; beholder prefer makes one")
+    config = FitConfig(**{f.name: getattr(options, f.name) for f in fields(FitConfig)})
+    from beholder.fitting.terminal import fit_on_terminal
+
+    fit_on_terminal(Path(paths[0]), options.output, config, options.json)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "methods": methods,
@@ -521,6 +537,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "compare": compare,
     "prefer": prefer,
     "preferences": preferences,
+    "fit": fit,
     "report": report,
     "compare-methods": compare_methods,
 }

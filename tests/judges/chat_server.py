@@ -43,6 +43,9 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Quiet."""
 
+    flying = False
+    """Whether a question of this connection is being answered."""
+
     def do_GET(self) -> None:
         self.server.tokens_seen.append(self.headers["Authorization"])
         if self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
@@ -57,14 +60,20 @@ class Handler(BaseHTTPRequestHandler):
             self.server.seen.append(body)
             self.server.tokens_seen.append(self.headers["Authorization"])
             self.server.flight += 1
+            self.flying = True
             self.server.most_at_once = max(self.server.most_at_once, self.server.flight)
         try:
             self.answer(question, body, self.server.asked[question])
         except (BrokenPipeError, ConnectionResetError):
             pass
         finally:
-            with self.server.lock:
-                self.server.flight -= 1
+            self.landed()
+
+    def landed(self) -> None:
+        """Not counted any more: before the answer leaves, or the next request could be here first."""
+        with self.server.lock:
+            self.server.flight -= self.flying
+            self.flying = False
 
     def answer(self, question: str, body: dict[str, Any], attempt: int) -> None:
         words = dict(word.split("=", 1) for word in question.split() if "=" in word)
@@ -106,6 +115,7 @@ class Handler(BaseHTTPRequestHandler):
         if retry_after is not None:
             self.send_header("Retry-After", retry_after)
         self.end_headers()
+        self.landed()
         self.wfile.write(content)
 
 

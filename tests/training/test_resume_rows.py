@@ -14,6 +14,7 @@ from small_runs import small_run
 
 CRITIC = {"credit.critic.width": 16, "credit.critic.lr": 1e-2}
 STEEP = {"kl.horizon": 2.0, "optimiser.lr": 1e-2}
+GRADIENT = {"objective.kind": "pathwise", "loop.updates": 1}
 VARIANTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "ddpo-is": ("ddpo-is", {"credit.history": 6, "credit.history_min": 2}, "history"),
     "ppo": ("ppo", {**CRITIC, "loop.epochs": 2}, "critic"),
@@ -24,6 +25,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], str]] = {
     "average that draws": ("diffusion-nft", {"rollout.forward.times": 2, "rollout.policy": "ema"}, "ema"),
     "trust region": ("trpo", {"loop.max_kl": 0.05, "loop.epochs": 2, "optimiser.lr": 1e-2}, "parameters"),
     "redraw": ("dapo", {"rollout.redraw": 1}, "parameters"),
+    "refreshed reference": ("iterative-dpo", {"rollout.forward.times": 2, "kl.refresh": 1}, "refreshed"),
+    "reward gradient": ("draft-lv", {**GRADIENT, "rollout.pathwise.renoised": 1}, "parameters"),
+    "live gradient": (
+        "alignprop",
+        {**GRADIENT, "rollout.pathwise.steps": 3, "rollout.pathwise.inputs": "live", "rollout.pathwise.random": True},
+        "parameters",
+    ),
     "tree": ("branch-grpo", {"rollout.branch.kind": "tree", "rollout.branch.steps": (0, 1)}, "parameters"),
 }
 """The row, what is changed of its small run, and the part of a checkpoint that carries its memory."""

@@ -76,9 +76,17 @@ def _davidson(first: Tensor, second: Tensor, win: Tensor, tie: Tensor, terms: Te
     return losses.davidson(_gap(first, second), win, tie, terms["log_nu"])
 
 
-def _gaussian(first: Tensor, second: Tensor, win: Tensor, tie: Tensor, terms: Terms, config: FitConfig) -> Tensor:
+def _gaussian(
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+    first: Tensor,
+    second: Tensor,
+    win: Tensor,
+    tie: Tensor,
+    terms: Terms,
+    config: FitConfig,
+) -> Tensor:
     variance = (2 * first[..., 1]).exp() + (2 * second[..., 1]).exp()
-    return losses.gaussian(_gap(first, second), variance, (win + tie / 2).expand_as(variance))
+    return loss(_gap(first, second), variance, (win + tie / 2).expand_as(variance))
 
 
 # ------------------------------------------------------------------------------------------------------------- groups
@@ -150,7 +158,8 @@ CRITERIA: dict[str, Criterion] = {
     "bradley_terry": Criterion("pairs", partial(_pairs, _bradley_terry)),
     "rao_kupper": Criterion("pairs", partial(_pairs, _rao_kupper), terms={"threshold": 0.0}),
     "davidson": Criterion("pairs", partial(_pairs, _davidson), terms={"log_nu": 0.0}),
-    "gaussian": Criterion("pairs", partial(_pairs, _gaussian), outputs=2),
+    "gaussian": Criterion("pairs", partial(_pairs, partial(_gaussian, losses.gaussian)), 2),
+    "gaussian_marginal": Criterion("pairs", partial(_pairs, partial(_gaussian, losses.gaussian_marginal)), 2),
     "plackett_luce": Criterion("groups", partial(_groups, losses.plackett_luce)),
     "group_softmax": Criterion("groups", partial(_groups, losses.group_softmax)),
     "regression": Criterion("images", partial(_images, _regression), units=True),

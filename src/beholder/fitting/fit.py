@@ -10,11 +10,11 @@ from torch import Tensor
 
 from beholder.errors import RunError
 from beholder.fitting.batches import Batch, gather
-from beholder.fitting.metrics import accuracy
-from beholder.fitting.mixture import likeliest_groups
+from beholder.fitting.metrics import accuracy, labels_of
+from beholder.fitting.mixture import annotator_numbers, likeliest_groups
 from beholder.fitting.pictures import shifted
-from beholder.fitting.predict import Predicted, own_gaps, predict
-from beholder.fitting.state import Advance, Best, Fitting, assign, setting
+from beholder.fitting.predict import own_gaps, pairs_seen, see
+from beholder.fitting.state import Advance, Best, Fitting, assign, quietly, setting
 from beholder.preferences.store import shuffled
 from beholder.training.run_folder import Progress, RunFolder
 
@@ -27,7 +27,7 @@ SAVE_EVERY = 60.0
 """Seconds between checkpoints within an epoch."""
 
 
-def fit(fitting: Fitting, folder: RunFolder, advance: Advance = lambda n, said: None) -> None:
+def fit(fitting: Fitting, folder: RunFolder, advance: Advance = quietly) -> None:
     """Trains to the end, or until the held-out accuracy no longer rises; then the best weights are in the model.
 
     A checkpoint in the folder is gone on from. RunError when the loss is no longer a number.
@@ -37,7 +37,7 @@ def fit(fitting: Fitting, folder: RunFolder, advance: Advance = lambda n, said: 
         progress, state = found
         folder.forget_after(progress.iteration)
         fitting.restore(progress.iteration, progress.seconds, state)
-    advance(fitting.step, "")
+    advance(fitting.step, "", fitting.config.epochs * fitting.steps_each)
     started, saved = time.monotonic() - fitting.seconds, time.monotonic()
     while not finished(fitting):
         step_once(fitting)
@@ -64,10 +64,12 @@ def finished(fitting: Fitting) -> bool:
 
 def step_once(fitting: Fitting) -> None:
     """One optimiser step on the next records."""
-    config, labels = fitting.config, fitting.labels
+    config, train = fitting.config, fitting.split.train
     epoch, place = divmod(fitting.step, fitting.steps_each)
-    order = shuffled(len(fitting.split.train), config.seed, epoch)[place * config.records : (place + 1) * config.records]
-    batch = gather(labels, fitting.pictures, [fitting.split.train[i] for i in order], fitting.device)
+    order = shuffled(len(fitting.split.train), config.seed, epoch)[
+        place * config.records : (place + 1) * config.records
+    ]
+    batch = gather(fitting.labels, fitting.data.pictures, [train[i] for i in order], fitting.device)
     seed = (config.seed << 32) + fitting.step
     torch.manual_seed(seed)
     if batch is not None:
@@ -84,14 +86,13 @@ def step_once(fitting: Fitting) -> None:
 
 
 def batch_loss(fitting: Fitting, batch: Batch, pixels: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The weighted mean of the items' losses, summed over the copies, and what ties words to pictures."""
+    """The weighted mean of the items' losses, and what ties words to pictures."""
     model, weight = fitting.model.train(), setting(fitting.config, "grounding")
     if weight:
         feature_NF, ground_N = model.backbone.grounded(pixels, batch.prompts)
     else:
         feature_NF, ground_N = model.backbone(pixels, batch.prompts), pixels.new_zeros(1)
-    loss_JE, weight_JE = fitting.losses(model.heads.split(model.head(feature_NF)), batch)
-    judged = (loss_JE * weight_JE).sum() / weight_JE.sum(0).amax().clamp_min(1e-6)
+    judged = fitting.loss(model.heads.split(model.head(feature_NF)), batch)
     grounding = ground_N.mean()
     return judged + weight * grounding, {"loss": judged.item(), "grounding": grounding.item()}
 
@@ -123,10 +124,8 @@ def close_epoch(fitting: Fitting, folder: RunFolder) -> None:
     """Measures the averaged weights, remembers the best, and gives annotators their groups."""
     trained = {name: p.detach().clone() for name, p in fitting.parameters().items()}
     _write(fitting, fitting.averages)
-    if fitting.annotator_R is not None:
-        _regroup(fitting)
-    found = predict(fitting, fitting.split.stop)
-    right = accuracy(own_gaps(fitting, found), found.p_P)
+    _regroup(fitting)
+    right = measured(fitting, fitting.split.stop)
     epoch = fitting.step // fitting.steps_each
     if right > fitting.best.accuracy:
         kept = {name: p.detach().clone() for name, p in fitting.parameters().items()}
@@ -146,22 +145,29 @@ def _write(fitting: Fitting, tensors: dict[str, Tensor]) -> None:
         p.copy_(tensors[name])
 
 
+def measured(fitting: Fitting, records: list[int]) -> float:
+    """The accuracy on pairs of these records that are no tie; each annotator by their own group."""
+    labels = fitting.labels
+    value_IME = see(fitting.model, fitting.data, records).value_IME
+    pair_P = pairs_seen(labels, records, value_IME)
+    return accuracy(own_gaps(labels, value_IME, pair_P, fitting.group_R), labels_of(labels.p_P[pair_P]))
+
+
 def _regroup(fitting: Fitting) -> None:
     """E-step on the records that train."""
-    assert fitting.annotator_R is not None
-    found = predict(fitting, fitting.split.train)
-    loss_RE = record_losses(fitting, found)
-    fitting.group_A = likeliest_groups(loss_RE, fitting.annotator_R[found.record_R], fitting.group_A)
+    if not fitting.annotators:
+        return
+    records = fitting.split.train
+    annotator_R = annotator_numbers(fitting.labels, fitting.annotators)[records]
+    fitting.group_A = likeliest_groups(record_losses(fitting, records), annotator_R, fitting.group_A)
     assign(fitting)
 
 
-def record_losses(fitting: Fitting, found: Predicted) -> Tensor:
-    """The loss of every record for every copy ``[R, E]``."""
-    total_RE = torch.zeros(len(found.record_R), fitting.copies)
-    for batch, output in found.parts:
-        items = fitting.criterion.items(
-            output.to(fitting.device), batch, fitting.labels, fitting.targets, dict(fitting.terms.items()), fitting.config
-        )
-        loss_JE, record_J = items
-        total_RE.index_add_(0, record_J + found.first_of(batch), loss_JE.detach().cpu())
-    return total_RE
+@torch.no_grad()
+def record_losses(fitting: Fitting, records: list[int]) -> Tensor:
+    """The loss of each of these records for each copy ``[R, E]``, 0 where it says nothing."""
+    total_RE = torch.zeros(len(fitting.labels), fitting.copies)
+    for batch, feature_NF in fitting.data.outputs(fitting.model, records):
+        loss_JE, record_J = fitting.items(fitting.model.heads.split(fitting.model.head(feature_NF)), batch)
+        total_RE.index_add_(0, torch.tensor(batch.record_R)[record_J], loss_JE.cpu())
+    return total_RE[records]

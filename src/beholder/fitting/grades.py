@@ -18,7 +18,7 @@ def grades_of(labels: Labels, given: Sequence[float]) -> tuple[float, ...]:
     """The grades: those given, or every value in the set; InputError where these are too few or too many."""
     found = tuple(given) or tuple(labels.value_IM[~labels.value_IM.isnan()].unique().tolist())
     if not 2 <= len(found) <= MOST_GRADES:
-        raise InputError(f"grades: {len(found)} different values, expected 2..{MOST_GRADES}; name the grades, 1 2 3 4 5")
+        raise InputError(f"grades: {len(found)} of them, expected 2..{MOST_GRADES}; name them, e.g. --grades 1 2 3 4 5")
     return found
 
 
@@ -34,7 +34,7 @@ def grade_shares(value: Tensor, grades: Sequence[float]) -> Tensor:
     upper = torch.searchsorted(grade_C, within).clamp(1, len(grade_C) - 1)
     low, high = grade_C[upper - 1], grade_C[upper]
     share = ((within - low) / (high - low))[..., None]
-    shares = torch.zeros(*value.shape, len(grade_C)).scatter_(-1, upper[..., None], share)
+    shares = value.new_zeros(*value.shape, len(grade_C)).scatter_(-1, upper[..., None], share)
     return shares.scatter_(-1, upper[..., None] - 1, 1 - share).masked_fill(value.isnan()[..., None], torch.nan)
 
 

@@ -17,7 +17,7 @@ from beholder.preferences.schema import Problem, Record, RowError
 from beholder.preferences.selection import Selection, choose, decider, values_by
 from beholder.preferences.store import PreferenceSet
 
-JUDGED = ("prompt", "kind", "ranks", "votes", "ties", "ratings", "annotator", "group", "weight")
+JUDGED = ("prompt", "kind", "texts", "ranks", "votes", "ties", "ratings", "annotator", "group", "weight")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Labels:
     def p_P(self) -> Tensor:
         """Soft label: a tie counts half."""
         return self.win_P + self.tie_P / 2
+
+    @property
+    def record_P(self) -> Tensor:
+        """Which record each pair is of."""
+        return torch.repeat_interleave(torch.arange(len(self)), self.pair_start_R1.diff())
 
     def images(self, r: int) -> range:
         return range(int(self.start_R1[r]), int(self.start_R1[r + 1]))
@@ -110,7 +115,8 @@ def read_labels(source: PreferenceSet, by: Sequence[str], temperature: float = 0
             continue
         rows.append(_Row(i, record, value_MK, pairs))
     if not rows:
-        raise InputError(_nothing(source, dimensions))
+        first = next(iter(problems), "")
+        raise InputError(_nothing(source, dimensions) + (f"; first problem: {first}" if first else ""))
     labels = _flat(source, dimensions, rows, gold or "", left_out, problems)
     silent = [name for m, name in enumerate(dimensions) if labels.value_IM[:, m].isnan().all()]
     if silent:
@@ -152,7 +158,9 @@ def pairs_of(record: Record, m: int, name: str, temperature: float) -> list[Judg
 
 def _nothing(source: PreferenceSet, wanted: Sequence[str]) -> str:
     """What to say when nothing is judged by the names that were asked for."""
-    records = [record for record in source.scan(("kind", "ratings", "votes", "ranks")) if isinstance(record, Record)]
+    records = [
+        record for record in source.scan(("kind", "texts", "ratings", "votes", "ranks")) if isinstance(record, Record)
+    ]
     known = {name for record in records for name in record.ratings}
     known |= {name for name in ("votes", "ranks") if any(getattr(record, name) is not None for record in records)}
     if not known:

@@ -10,7 +10,8 @@ LOSSES = {
     "bradley_terry": "pairs; ties and shares of votes are soft labels",
     "rao_kupper": "pairs; ties are an outcome of their own (VideoAlign's BTT)",
     "davidson": "pairs; ties are an outcome of their own",
-    "gaussian": "pairs; a mean and an uncertainty for each image (HPSv3)",
+    "gaussian": "pairs; a mean and an uncertainty for each image (HPSv3 as released)",
+    "gaussian_marginal": "the same, by its likelihood",
     "plackett_luce": "whole rankings",
     "group_softmax": "the votes of a group (HPS, PickScore)",
     "regression": "ratings",
@@ -31,8 +32,8 @@ class FitConfig:
     lora: int = 0
     """Rank of adapters in a CLIP's towers; 0 trains head and scale alone."""
     loss: str = "bradley_terry"
-    """bradley_terry, rao_kupper, davidson, gaussian (pairs); plackett_luce, group_softmax (groups); regression,
-    ordinal, wasserstein, cramer (ratings)."""
+    """bradley_terry, rao_kupper, davidson, gaussian, gaussian_marginal (pairs); plackett_luce, group_softmax (groups);
+    regression, ordinal, wasserstein, cramer (ratings)."""
     by: dict[str, float] = field(default_factory=dict)
     """What is learned, by its name in the set (a rating, votes or ranks) and its weight in the reward; a head for each.
     None: the votes, else the ranks, else the only rating."""
@@ -61,12 +62,12 @@ class FitConfig:
     """Share of the records whose prompts never train: half of them choose when to stop, half are reported on."""
     gold: str = "shapes"
     """Rating in the set that is the truth, for the report; left out where the set has none of this name."""
-    epochs: int = 12
+    epochs: int = 16
     records: int = 8
     """Records in each step, with all their images."""
     lr: float | None = None
-    """None: 2e-3 for small, 1e-4 for CLIP."""
-    weight_decay: float = 0.05
+    """None: 3e-3 for small, 1e-4 for CLIP."""
+    weight_decay: float = 0.3
     shift: int | None = None
     """Images are moved by up to so many pixels. None: 2 for small, 0 for CLIP."""
     ema: float = 0.995

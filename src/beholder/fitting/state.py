@@ -1,23 +1,24 @@
 """What is being fitted: the model, its data, and everything that a resumed fit needs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from beholder.errors import RunError
 from beholder.fitting.batches import Batch, Targets
 from beholder.fitting.criteria import CRITERIA, Criterion, first_terms, scale_of, targets_of
 from beholder.fitting.labels import Labels
-from beholder.fitting.mixture import annotators_of, first_groups
+from beholder.fitting.mixture import annotators_of, first_groups, groups_of_records
 from beholder.fitting.pictures import Pictures
+from beholder.fitting.predict import Data
 from beholder.fitting.settings import FitConfig
 from beholder.fitting.split import Split
 from beholder.rewards.learned import Heads, RewardModel, new_backbone
 
-SMALL = {"lr": 2e-3, "grounding": 0.5, "shift": 2}
+SMALL = {"lr": 3e-3, "grounding": 0.5, "shift": 2}
 CLIP = {"lr": 1e-4, "grounding": 0.0, "shift": 0}
 DEFAULTS: dict[str, dict[str, Any]] = {"small": SMALL, "clip": CLIP}
 """Settings that depend on the backbone."""
@@ -41,10 +42,9 @@ class Best:
 @dataclass
 class Fitting:
     config: FitConfig
-    labels: Labels
     split: Split
     model: RewardModel
-    pictures: Pictures
+    data: Data
     criterion: Criterion
     targets: Targets
     terms: nn.ParameterDict
@@ -52,9 +52,8 @@ class Fitting:
     weight_RE: Tensor
     """Of each record in the loss of each copy."""
     annotators: list[str]
-    annotator_R: Tensor | None
     group_A: Tensor
-    """Group of each annotator; empty without groups."""
+    """The group of each annotator; both are empty without groups."""
     optimiser: torch.optim.Optimizer
     device: torch.device
     step: int = 0
@@ -71,6 +70,15 @@ class Fitting:
         return -(-len(self.split.train) // self.config.records)
 
     @property
+    def labels(self) -> Labels:
+        return self.data.labels
+
+    @property
+    def group_R(self) -> Tensor | None:
+        """The group of each record's annotator, None without groups."""
+        return groups_of_records(self.labels, self.annotators, self.group_A)
+
+    @property
     def copies(self) -> int:
         return self.model.heads.copies
 
@@ -79,13 +87,17 @@ class Fitting:
         found = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         return found | {f"terms.{name}": p for name, p in self.terms.items()}
 
-    def losses(self, output_NMEC: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Losses ``[J, E]`` of the batch's items, and their weights ``[J, E]``."""
-        found = self.criterion.items(output_NMEC, batch, self.labels, self.targets, dict(self.terms.items()), self.config)
-        loss_JE, record_J = found
+    def items(self, output_NMEC: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Losses ``[J, E]`` of the batch's pairs, groups or images, and the record of each in the batch."""
+        terms = dict(self.terms.items())
+        return self.criterion.items(output_NMEC, batch, self.labels, self.targets, terms, self.config)
+
+    def loss(self, output_NMEC: Tensor, batch: Batch) -> Tensor:
+        """Their weighted mean over items and copies."""
+        loss_JE, record_J = self.items(output_NMEC, batch)
         weight_RE = self.weight_RE * self.labels.weight_R[:, None]
         weight_JE = weight_RE[torch.tensor(batch.record_R)[record_J]].to(loss_JE)
-        return loss_JE, weight_JE
+        return (loss_JE * weight_JE).sum() / weight_JE.sum().clamp_min(1e-6)
 
     # -------------------------------------------------------------------------------------------------- to resume
 
@@ -136,21 +148,19 @@ def new_fitting(config: FitConfig, labels: Labels, split: Split) -> Fitting:
     backbone = new_backbone(config.backbone, [labels.prompts[r] for r in split.train], config.lora)
     model = RewardModel(backbone, heads).to(device)
     terms = nn.ParameterDict({n: nn.Parameter(t.to(device)) for n, t in first_terms(criterion, grades).items()})
-    annotators, annotator_R = annotators_of(labels, copies) if config.groups > 1 else ([], None)
+    annotators = annotators_of(labels, copies) if config.groups > 1 else []
     fitting = Fitting(
         config=config,
-        labels=labels,
         split=split,
         model=model,
-        pictures=Pictures(labels, backbone.prepare, config.memory),
+        data=Data(labels, Pictures(labels, backbone.prepare, config.memory)),
         criterion=criterion,
         targets=targets,
         terms=terms,
         grades=grades,
         weight_RE=_first_weights(config, len(labels), copies),
         annotators=annotators,
-        annotator_R=annotator_R,
-        group_A=first_groups(len(annotators), copies, config.seed) if annotators else torch.zeros(0, dtype=torch.int64),
+        group_A=first_groups(len(annotators), copies, config.seed),
         optimiser=_optimiser(model, terms, config),
         device=device,
     )
@@ -167,9 +177,9 @@ def _first_weights(config: FitConfig, records: int, copies: int) -> Tensor:
 
 def assign(fitting: Fitting) -> None:
     """Gives each record to its annotator's group, where there are groups."""
-    if fitting.annotator_R is not None:
-        group_R = fitting.group_A[fitting.annotator_R]
-        fitting.weight_RE = torch.nn.functional.one_hot(group_R, fitting.copies).float()
+    group_R = fitting.group_R
+    if group_R is not None:
+        fitting.weight_RE = one_hot(group_R, fitting.copies).float()
 
 
 def _optimiser(model: RewardModel, terms: nn.ParameterDict, config: FitConfig) -> torch.optim.Optimizer:
@@ -182,5 +192,11 @@ def _optimiser(model: RewardModel, terms: nn.ParameterDict, config: FitConfig) -
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=setting(config, "lr"), betas=(0.9, 0.98))
 
 
-Advance = Callable[[int, str], None]
-"""Hears how many steps were done, and how it stands."""
+class Advance(Protocol):
+    """Hears how many steps were done, how it stands, and at the start how many there are at most."""
+
+    def __call__(self, n: int, said: str, total: int | None = None) -> None: ...
+
+
+def quietly(n: int, said: str, total: int | None = None) -> None:
+    """Nobody listens."""

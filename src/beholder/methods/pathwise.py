@@ -24,7 +24,7 @@ SHAPES_GRADIENT = vary(
     "shapes-gradient",
     {
         **GRADIENT,
-        "rewards": {"shapes_learned": 1.0},
+        "rewards": {"learned@runs/reward": 1.0},
         "rollout.prompts": 192,
         "rollout.group": 1,
         "rollout.batch": 192,
@@ -32,7 +32,7 @@ SHAPES_GRADIENT = vary(
         "optimiser.lr": 1e-4,
         "loop.iterations": 60,
         "evaluation.every": 15,
-        "evaluation.rewards": ("shapes_strict", "shapes_learned"),
+        "evaluation.rewards": ("shapes_strict", "learned@runs/reward"),
     },
 )
 """The bundled world has no differentiable gold reward, so these rows follow a learned one and are judged by both."""

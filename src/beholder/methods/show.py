@@ -25,10 +25,13 @@ def show_methods(name: str | None, as_json: bool) -> None:
 
 def cells(row: Method) -> tuple[str, ...]:
     """The row of the table: its published preset in a few words."""
-    rollout = row.presets["published"].rollout
-    plan = rollout.plan
+    config = row.presets["published"]
+    rollout, plan, p = config.rollout, config.rollout.plan, config.rollout.pathwise
     if rollout.forward.times:
-        return (row.name, row.paper, "ODE", f"none: {rollout.forward.times} re-noised", row.idea)
+        source = "data" if config.data.path else "ODE"
+        return (row.name, row.paper, source, f"none: {rollout.forward.times} re-noised", row.idea)
+    if config.objective.kind == "pathwise":
+        return (row.name, row.paper, "ODE", f"reward's gradient through {p.steps}, {p.inputs} inputs", row.idea)
     steps = f"{plan.kind} {plan.fraction:g}" if plan.kind in ("prefix", "random") else f"{plan.kind} {plan.size}"
     steps = "all" if plan.kind == "all" else steps
     return (row.name, row.paper, f"{rollout.kernel.kind} {rollout.kernel.level:g}", steps, row.idea)

@@ -108,7 +108,10 @@ class RewardModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: p.detach().cpu().contiguous() for name, p in self.trained().items()}
         if self.familiar is not None:
-            tensors |= {"familiar.mean": self.familiar.mean_F, "familiar.whitening": self.familiar.whitening_FF}
+            tensors |= {
+                "familiar.mean": self.familiar.mean_F,
+                "familiar.whitening": self.familiar.whitening_FF.contiguous(),
+            }
         temporary = folder / "model.safetensors.tmp"
         try:
             save_file(tensors, temporary, metadata={"format": "pt"})

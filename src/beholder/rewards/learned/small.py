@@ -35,7 +35,7 @@ class SmallConfig:
     heads: int = 4
     longest: int = 24
     """Words beyond it are cut."""
-    dropout: float = 0.1
+    dropout: float = 0.2
 
     def __post_init__(self) -> None:
         if self.size % 4 or self.size < 8:

@@ -72,6 +72,10 @@ ZOO: dict[str, Entry] = {
         *("visionreward:load_visionreward", "zai-org/VisionReward-Image-bf16", "Apache-2.0; CogVLM2's own", False),
         "VisionReward: weighted yes-no answers of a judge, visionreward@MODEL (any vision-language model or server)",
     ),
+    "learned": Entry(
+        *("learned:load_learned", "runs/reward", "yours", True),
+        "a reward model of your own, fitted by `beholder fit`: learned@FOLDER",
+    ),
     "jpeg_compressibility": Entry(
         *("jpeg:load_compressibility", None, "Apache-2.0", False),
         "minus the kilobytes of the image as a JPEG (DDPO)",

@@ -1,0 +1,92 @@
+"""What a fit says about itself: rows for the terminal, and the model card."""
+
+from typing import Any
+
+Report = dict[str, Any]
+CHANGED = "falls when the prompt's {} is changed"
+
+
+def rows_of(report: Report) -> list[tuple[str, str]]:
+    """The report as names and readable values."""
+    people, truth, records = report["people"], report["truth"], report["records"]
+    decided, off = people["pairs"] - people["ties"], people["calibration_error"]
+    later = f"{number(people['calibration_error_at_temperature'])} at temperature {number(people['temperature'])}"
+    rows = [
+        ("trained on", f"{records['train']:,} records of {report['prompts']['train']:,} prompts, {report['data']}"),
+        ("reported on", f"{records['report']:,} records of {report['prompts']['report']:,} prompts, {report['test']}"),
+        ("model", f"{report['backbone']}, {report['loss']}, {report['parameters']:,} trained numbers"),
+        ("epochs", f"{report['epochs']}, the best {report['best_epoch']}; {report['seconds']:.0f} s"),
+        (
+            "accuracy without ties",
+            f"{share(people['accuracy'])} ± {share(people['accuracy_error'])} of {decided:,} pairs",
+        ),
+        ("accuracy with ties", f"{share(people['accuracy_with_ties'])} of {people['pairs']:,} pairs"),
+        ("tau, tie threshold", f"{share(people['tau'])}, {number(people['tau_threshold'])}"),
+        ("calibration error", f"{number(off)}; {later}"),
+    ]
+    rows += _several("accuracy", people["dimensions"]) + _several("accuracy, people", people["annotators"])
+    if truth:
+        rows.append((f"accuracy against {truth['name']}", f"{share(truth['accuracy'])} of {truth['pairs']:,} pairs"))
+        rows.append((f"people against {truth['name']}", share(truth["people"])))
+        rows += [
+            (f"{truth['name']}, best of {n}", f"{number(at['reward'])} (best possible {number(at['truth'])})")
+            for n, at in truth["best_of_n"].items()
+        ]
+    for name, found in report["contrast"].items():
+        what = "falls under another prompt" if name == "another prompt" else CHANGED.format(name)
+        rows.append((what, f"{share(found['falls'])} of {found['pictures']} pictures"))
+    rows += [
+        (f"{name} told from pictures", number(area))
+        for name, area in report["strangeness"].items()
+        if name != "held out"
+    ]
+    rows += [(f"group {i}", ", ".join(names) or "nobody") for i, names in enumerate(report["groups"])]
+    if report["left_out"] or report["problems"]:
+        rows.append(("left out", f"{report['left_out']} not judged, {len(report['problems'])} that cannot be used"))
+    return rows
+
+
+def _several(what: str, found: dict[str, dict[str, float]]) -> list[tuple[str, str]]:
+    """By name, where there is more than one."""
+    if len(found) < 2:
+        return []
+    return [
+        (f"{what} {name or 'unnamed'}", f"{share(one['accuracy'])} of {one['pairs']:,} pairs")
+        for name, one in found.items()
+    ]
+
+
+def share(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.1f} %"
+
+
+def number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def write_card(report: Report) -> str:
+    """The model card: what it is, how it was measured, what it must not be trusted with."""
+    lines = [f"| {name} | {value.replace('|', ' ')} |" for name, value in rows_of(report)]
+    return "\n".join([*HEAD, *lines, *TAIL, ""])
+
+
+HEAD = (
+    *("---", "library_name: beholder", "tags:", "- reward-model", "---", ""),
+    *("# A reward model", ""),
+    "Fitted by `beholder fit` to preferences; higher is better, differences are log-odds of being preferred where the",
+    "loss is over pairs or groups, and ratings where it is over ratings. Load it as the reward `learned@THIS_FOLDER`,",
+    "or in Python:",
+    "",
+    "```python",
+    "from beholder.rewards import load_reward",
+    "",
+    'load_reward("learned@THIS_FOLDER").score(images, prompts)  # images [N, 3, H, W] in 0..1',
+    "```",
+    *("", "## What was measured", "", "| | |", "|---|---|"),
+)
+TAIL = (
+    *("", "## Limits", ""),
+    "It knows the pictures, words and tastes it was fitted on, and nothing else. A generator that is trained on it",
+    "finds what it is wrong about: judge the result with another reward, and watch `strangeness`, which is about 1 on",
+    "pictures like those it was fitted on.",
+)

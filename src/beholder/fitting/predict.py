@@ -1,0 +1,74 @@
+"""What the model says of images that it does not train on at this moment.
+
+Shapes: ``_I`` all images of a set, ``_R`` its records, ``_P`` pairs, ``_E`` copies of the reward.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from beholder.fitting.batches import Batch, gather
+from beholder.fitting.labels import Labels
+from beholder.fitting.pictures import Pictures
+from beholder.rewards.learned import RewardModel
+
+AT_ONCE = 32
+"""Records that pass through the network together."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A set as the model meets it."""
+
+    labels: Labels
+    pictures: Pictures
+
+    @torch.no_grad()
+    def outputs(self, model: RewardModel, records: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
+        """Batches of the records with their features ``[N, F]``; records with a damaged image are left out."""
+        model.eval()
+        device = next(model.parameters()).device
+        for i in range(0, len(records), AT_ONCE):
+            batch = gather(self.labels, self.pictures, records[i : i + AT_ONCE], device)
+            if batch is not None:
+                yield batch, model.backbone(batch.pixels, batch.prompts)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Values ``[I, M, E]``, rewards ``[I]``, features ``[I, F]``; NaN for other records' images and damaged ones."""
+
+    value_IME: Tensor
+    reward_I: Tensor
+    feature_IF: Tensor
+
+
+def see(model: RewardModel, data: Data, records: Sequence[int]) -> Seen:
+    """What the model says of the records' images."""
+    heads, images = model.heads, len(data.labels.value_IM)
+    value_IME = torch.full((images, len(heads.dimensions), heads.copies), torch.nan)
+    feature_IF = torch.full((images, model.backbone.features), torch.nan)
+    for batch, feature_NF in data.outputs(model, records):
+        with torch.no_grad():
+            value_IME[batch.image_N] = heads.values(heads.split(model.head(feature_NF))).cpu()
+        feature_IF[batch.image_N] = feature_NF.cpu()
+    return Seen(value_IME, heads.rewards(value_IME), feature_IF)
+
+
+def pairs_seen(labels: Labels, records: Sequence[int], value_IME: Tensor) -> Tensor:
+    """The judged pairs of the records whose images were seen."""
+    pair_P = torch.tensor([p for r in records for p in labels.pairs(r)], dtype=torch.int64)
+    return pair_P[~value_IME[labels.pair_P3[pair_P, 1], 0, 0].isnan()]
+
+
+def own_gaps(labels: Labels, value_IME: Tensor, pair_P: Tensor, group_R: Tensor | None) -> Tensor:
+    """Gap of each pair in its own dimension ``[P]``: of the copies' mean, or of its annotator's group where known."""
+    m_P, first_P, second_P = labels.pair_P3[pair_P].unbind(1)
+    gap_PE = value_IME[first_P, m_P] - value_IME[second_P, m_P]
+    if group_R is None:
+        return gap_PE.mean(1)
+    group_P = group_R[labels.record_P[pair_P]]
+    own_P = gap_PE.gather(1, group_P.clamp(min=0)[:, None])[:, 0]
+    return torch.where(group_P < 0, gap_PE.mean(1), own_P)

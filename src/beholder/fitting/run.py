@@ -1,0 +1,136 @@
+"""A fit from a set to a folder: ``fit_reward(SET, FOLDER, config)``.
+
+FOLDER/fit.json          the settings; the same ones go on with what is there
+FOLDER/metrics.jsonl     a line for each epoch
+FOLDER/checkpoints/      the state while it trains
+FOLDER/config.json, model.safetensors, README.md    the model (see `beholder.rewards.learned`)
+FOLDER/report.json       the report; the last file that is written
+"""
+
+import json
+import math
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from beholder.errors import InputError
+from beholder.fitting import assess
+from beholder.fitting.card import write_card
+from beholder.fitting.fit import fit
+from beholder.fitting.labels import Labels, read_labels
+from beholder.fitting.mixture import groups_of_records, named_groups
+from beholder.fitting.pictures import Pictures
+from beholder.fitting.predict import Data, see
+from beholder.fitting.settings import FitConfig
+from beholder.fitting.split import split_by_prompt
+from beholder.fitting.state import Advance, Fitting, new_fitting, quietly, setting
+from beholder.preferences.store import open_preferences
+from beholder.training.run_folder import RunFolder
+
+Report = dict[str, Any]
+
+
+def fit_reward(data: Path | str, output: Path | str, config: FitConfig, advance: Advance = quietly) -> Report:
+    """Fits a reward model to the set and writes it; the report.
+
+    The same call goes on after an interruption, and only reads the report where all is done. InputError for a set
+    that cannot be used, and where the folder holds a fit of other settings or something else.
+    """
+    source = open_preferences(data)
+    folder = settle(Path(output), {"data": str(data), "records_in_set": len(source), **asdict(config)})
+    if (folder.path / "report.json").exists():
+        return json.loads((folder.path / "report.json").read_text(encoding="utf-8"))
+    labels = read_labels(source, list(config.by), config.temperature, config.gold)
+    split = split_by_prompt(labels.prompts, config.held_out, config.seed, report=config.test is None)
+    with torch.random.fork_rng():
+        fitting = new_fitting(config, labels, split)
+        tested = _tested(fitting, config)
+        fit(fitting, folder, advance)
+        report = _report(fitting, tested, str(data))
+    fitting.model.fitted = {"data": str(data), **asdict(config), "accuracy": report["people"]["accuracy"]}
+    fitting.model.save_pretrained(folder.path, write_card(report))
+    folder.write_json("report.json", report)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return report
+
+
+def settle(path: Path, settings: dict[str, Any]) -> RunFolder:
+    """The folder, with `fit.json` in it; InputError where it holds something else."""
+    folder, file = RunFolder(path), path / "fit.json"
+    settings = json.loads(json.dumps(settings))
+    if file.exists():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            if there.get(name) != value:
+                raise InputError(
+                    f"output: {str(path)!r} holds a fit with {name} {there.get(name)!r}, not {value!r}; use the same "
+                    "settings, delete the folder, or choose another --output"
+                )
+        return folder
+    if path.is_file() or (path.exists() and any(path.iterdir())):
+        raise InputError(f"output: {str(path)!r} holds something else; choose another --output")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output: cannot make {str(path)!r}: {error.strerror}; choose another --output") from error
+    folder.write_json("fit.json", settings)
+    return folder
+
+
+def _tested(fitting: Fitting, config: FitConfig) -> tuple[Data, list[int]]:
+    """The records that are reported on: of the second set, or those held out."""
+    if config.test is None:
+        return fitting.data, fitting.split.report
+    labels = read_labels(open_preferences(config.test), fitting.labels.dimensions, config.temperature, config.gold)
+    pictures = Pictures(labels, fitting.model.backbone.prepare, config.memory)
+    return Data(labels, pictures), list(range(len(labels)))
+
+
+def _report(fitting: Fitting, tested: tuple[Data, list[int]], data: str) -> Report:
+    """Everything that is said about the fit, as JSON."""
+    config, model, labels = fitting.config, fitting.model, fitting.labels
+    assess.remember(model, fitting.data, fitting.split.train, fitting.criterion.units)
+    stopped = see(model, fitting.data, fitting.split.stop)
+    chosen = assess.calibrate(labels, stopped, fitting.split.stop, fitting.group_R)
+    test, records = tested
+    seen = see(model, test, records)
+    group_R = groups_of_records(test.labels, fitting.annotators, fitting.group_A)
+    report: Report = {
+        "data": data,
+        "test": config.test or "prompts held out",
+        "loss": config.loss,
+        "backbone": config.backbone,
+        "parameters": sum(p.numel() for p in model.trained().values()),
+        "records": {"train": len(fitting.split.train), "stop": len(fitting.split.stop), "report": len(records)},
+        "prompts": {"train": _prompts(labels, fitting.split.train), "report": _prompts(test.labels, records)},
+        "epochs": fitting.step // fitting.steps_each,
+        "best_epoch": fitting.best.epoch,
+        "steps": fitting.step,
+        "seconds": round(fitting.seconds, 1),
+        "settings": {name: setting(config, name) for name in ("lr", "grounding", "shift")},
+        "terms": {name: p.detach().tolist() for name, p in fitting.terms.items()},
+        "people": assess.people(test.labels, seen, records, group_R, chosen),
+        "truth": assess.truth(test.labels, seen, records, config.gold),
+        "contrast": assess.contrast(model, test, records, config.seed),
+        "strangeness": assess.strangeness(model, test, seen, records, config.seed),
+        "groups": named_groups(fitting.annotators, fitting.group_A, fitting.copies) if fitting.annotators else [],
+        "left_out": labels.left_out,
+        "problems": [str(problem) for problem in {**labels.problems, **test.labels.problems}.values()],
+    }
+    return _without_nan(report)
+
+
+def _prompts(labels: Labels, records: list[int]) -> int:
+    return len({labels.prompts[r] for r in records})
+
+
+def _without_nan(value: Any) -> Any:
+    """NaN as null: there was nothing to measure it on."""
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
