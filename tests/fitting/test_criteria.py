@@ -80,9 +80,11 @@ def test_pairs_are_those_of_their_dimension(tmp_path: Path) -> None:
     output[:, 0, 0, 0] = torch.tensor([1.0, 2.0, 4.0])
     output[:, 1, 0, 0] = torch.tensor([100.0, 0.5, 0.0])
     config = FitConfig(centring=0.1)
-    loss_JE, _ = CRITERIA["bradley_terry"].items(output, batch, labels, targets_of(labels, config, scale_of(labels, CRITERIA["bradley_terry"]))[0], {}, config)
+    loss_JE, _ = CRITERIA["bradley_terry"].items(
+        output, batch, labels, targets_of(labels, config, scale_of(labels, CRITERIA["bradley_terry"]))[0], {}, config
+    )
     gaps = {(1.0, 2.0), (1.0, 4.0), (4.0, 2.0), (0.0, 0.5)}  # winner and loser: a 3 > 1, 3 > 2, 2 > 1; b 3 > 1
-    expected = sum(-math.log(1 / (1 + math.exp(l - w))) + 0.1 * (w + l) ** 2 for w, l in gaps)
+    expected = sum(-math.log(1 / (1 + math.exp(lost - w))) + 0.1 * (w + lost) ** 2 for w, lost in gaps)
     assert loss_JE.sum().item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -92,7 +94,9 @@ def test_groups_leave_out_who_was_not_judged(tmp_path: Path) -> None:
     batch = batch_of(labels, pictures, [0, 1, 2])
     output = torch.randn(6, 2, 1, 1)
     criterion = CRITERIA["plackett_luce"]
-    loss_GE, record_G = criterion.items(output, batch, labels, targets_of(labels, config, scale_of(labels, criterion))[0], {}, config)
+    loss_GE, record_G = criterion.items(
+        output, batch, labels, targets_of(labels, config, scale_of(labels, criterion))[0], {}, config
+    )
     assert record_G.tolist() == [0, 0, 1, 1]
     second_b = losses.plackett_luce(output[3:5, 1, :, 0][None], torch.tensor([[1.0, 3.0]]))
     assert loss_GE[3].item() == pytest.approx(second_b.item())
@@ -102,7 +106,9 @@ def test_ratings_are_predicted_in_units_of_their_spread(tmp_path: Path) -> None:
     labels, _ = set_of(tmp_path, ("a", "b"))
     config = FitConfig(loss="regression")
     scale = scale_of(labels, CRITERIA["regression"])
-    assert scale.offset[0] == pytest.approx(11 / 6) and scale.scale[1] == pytest.approx(torch.tensor([2.0, 2, 1, 3]).std().item())
+    assert scale.offset[0] == pytest.approx(11 / 6) and scale.scale[1] == pytest.approx(
+        torch.tensor([2.0, 2, 1, 3]).std().item()
+    )
     targets, _ = targets_of(labels, config, scale)
     assert targets.grade_IM is not None
     column = targets.grade_IM[:, 1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from coloured_sets import damaged, records, save, two_tastes
+from coloured_sets import records, save
 from safetensors.torch import load_file
 
 from beholder.cli import run
@@ -14,7 +14,6 @@ from beholder.errors import InputError
 from beholder.fitting.run import fit_reward
 from beholder.fitting.settings import FitConfig
 from beholder.fitting.state import Advance
-from beholder.preferences.store import write_preferences
 from beholder.rewards.learned import RewardModel
 
 QUICK = FitConfig(epochs=2, records=8, held_out=0.4, lr=3e-3)
@@ -112,17 +111,6 @@ def test_the_best_epoch_is_kept_and_patience_ends(small: Path, tmp_path: Path) -
     assert len(lines) - best["epoch"] == 2
 
 
-def test_a_damaged_picture_costs_its_record_and_is_named(tmp_path: Path) -> None:
-    found = records(40, k=2)
-    save(tmp_path / "set.parquet", [damaged(one) if i % 10 == 0 else one for i, one in enumerate(found)])
-    report = fit_reward(tmp_path / "set.parquet", tmp_path / "fit", QUICK)
-    assert len(report["problems"]) == 4 and "row 0, media[0]" in report["problems"][0]
-    assert report["people"]["accuracy"] is not None
-    write_preferences(tmp_path / "none.parquet", [damaged(one) for one in found])
-    with pytest.raises(InputError, match="not one image"):
-        fit_reward(tmp_path / "none.parquet", tmp_path / "other", QUICK)
-
-
 def test_a_second_set_is_reported_on(tmp_path: Path) -> None:
     save(tmp_path / "set.parquet", records(60))
     save(tmp_path / "test.parquet", records(12, seed=9, annotator="bob-2"))
@@ -138,7 +126,7 @@ def test_every_loss_over_people_learns(loss: str, tmp_path: Path) -> None:
     assert report["truth"]["accuracy"] > 0.75
 
 
-@pytest.mark.parametrize("loss", ["regression", "ordinal", "wasserstein", "cramer"])
+@pytest.mark.parametrize("loss", ["regression", "ordinal"])
 def test_every_loss_over_ratings_learns(loss: str, tmp_path: Path) -> None:
     save(tmp_path / "set.parquet", records(160, k=3))
     report = fit_reward(tmp_path / "set.parquet", tmp_path / "fit", replace(LEARN, loss=loss, by={"grade": 1.0}))
@@ -147,11 +135,6 @@ def test_every_loss_over_ratings_learns(loss: str, tmp_path: Path) -> None:
         model = RewardModel.from_pretrained(tmp_path / "fit")
         values = model.heads.rewards(model.heads.values(torch.zeros(1, 1, 1, model.heads.outputs)))
         assert 1 <= values.item() <= 5, "in units of the ratings"
-
-
-def test_ratings_want_ratings(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="regression wants ratings, and ranks are none"):
-        fit_reward(small, tmp_path / "fit", replace(QUICK, loss="regression"))
 
 
 def test_several_dimensions_have_a_head_each(tmp_path: Path) -> None:
@@ -173,17 +156,6 @@ def test_an_ensemble_disagrees_and_is_reduced(tmp_path: Path) -> None:
     value_NE = model.values(images, prompts)[:, 0]
     assert torch.allclose(parts["reward"], value_NE.mean(1) - 2 * value_NE.var(1), atol=1e-5)
     assert torch.allclose(parts["spread"], value_NE.std(1), atol=1e-5) and (parts["spread"] > 0).all()
-
-
-def test_groups_of_annotators_are_found(tmp_path: Path) -> None:
-    save(tmp_path / "set.parquet", two_tastes(200))
-    one = fit_reward(tmp_path / "set.parquet", tmp_path / "one", LEARN)
-    two = fit_reward(tmp_path / "set.parquet", tmp_path / "two", replace(LEARN, groups=2))
-    assert sorted(two["groups"]) == [[f"{who}-{i}" for i in range(3)] for who in ("cold", "warm")]
-    assert one["people"]["accuracy"] < 0.7, "half of them want the opposite"
-    assert two["people"]["accuracy"] > 0.9 and set(two["people"]["annotators"]) == {"cold", "warm"}
-    heads = RewardModel.from_pretrained(tmp_path / "two").heads
-    assert heads.copies == 2 and heads.reduce == "worst"
 
 
 def test_groups_need_names(tmp_path: Path) -> None:

@@ -91,7 +91,9 @@ def test_a_value_between_grades_is_shared_with_its_mean(value: float) -> None:
     grades = (1.0, 2.0, 4.0, 5.0)
     share = grade_shares(torch.tensor([value, NAN], dtype=torch.float64), grades)
     assert share[0].sum().item() == pytest.approx(1) and (share[0] > 0).sum() <= 2
-    assert (share[0] @ torch.tensor(grades, dtype=torch.float64)).item() == pytest.approx(min(max(value, 1), 5), abs=1e-5)
+    assert (share[0] @ torch.tensor(grades, dtype=torch.float64)).item() == pytest.approx(
+        min(max(value, 1), 5), abs=1e-5
+    )
     assert share[1].isnan().all()
 
 
