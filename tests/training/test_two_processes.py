@@ -52,9 +52,9 @@ def configurations(folder: Path, output: Path) -> dict[str, RunConfig]:
     """One update over all samples, so that only the order of sums differs between one process and two."""
     base = small_run(folder, output, iterations=2)
     base = replace(base, loop=replace(base.loop, updates=1, micro_batch=3))
+    base = vary(base, base.method, {"optimiser.eps": 1e-3})  # Adam's own would blow rounding up to whole steps
     guided = replace(base.rollout, guidance=replace(base.rollout.guidance, scale=2.0))
     plain = replace(base, rollout=replace(base.rollout, prompts=4, plan=PlanConfig(kind="prefix")))
-    plain = vary(plain, base.method, {"optimiser.eps": 1e-3})  # Adam's own would blow rounding up to whole steps
     tree = {"rollout.branch.kind": "tree", "rollout.branch.steps": (0, 2), "credit.peers": "depth"}
     fan = {"rollout.branch.kind": "fan", "credit.scale": "group", "credit.threshold": 0.8}
     critic = {"credit.baseline": "critic", "credit.scale": "none"}
@@ -238,7 +238,7 @@ def test_the_weights_are_those_of_one_process(name: str, outcomes: dict[str, tup
     alone, both = outcomes[name]
     worst = max((alone.weights[0][n] - w).abs().max().item() for n, w in both.weights[0].items())
     print(f"{worst:.1e}")
-    assert worst < 1e-5
+    assert worst < 2e-6  # trained weights have moved by 5e-5 to 2e-3
 
 
 def test_redrawn_groups_are_as_many_but_others(outcomes: dict[str, tuple[Outcome, Outcome]]) -> None:
