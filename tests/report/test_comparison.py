@@ -1,6 +1,7 @@
 """The page that compares methods: its numbers by hand, what may be missing, how it looks in a browser."""
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +13,7 @@ from made_run import EVIL, build_run, page_text, write_json, write_rows
 from beholder.errors import InputError
 from beholder.report import comparison_markdown, write_comparison
 from beholder.report.gathering import read_comparison
-from beholder.report.multiples import at, mean_and_range, multiples_of
+from beholder.report.multiples import at, mean_and_range, sections_of
 from beholder.report.reading import SamplePrompt
 from beholder.report.standings import (
     Scatter,
@@ -146,9 +147,10 @@ def test_page_states_the_result_the_runs_and_what_failed(compared: Path) -> None
     assert "dr-grpo/seed_0 the loss is not finite" in text and "the command" in text
     assert "Not run (2): ddpo-sf/seed_1, dr-grpo/seed_1." in text
     assert "Dr. GRPO failed –" in text and "0 of 2, 1 failed" in text and "1 of 2" in text
-    assert re.search(r"Flow-GRPO 0\.76 0\.74–0\.78 \+0\.26 \+0\.24 to \+0\.28 0\.310 → 0\.234 0\.012 20\.60 40 ", text)
+    numbers = r"0\.76 0\.74–0\.78 \+0\.26 \+0\.24 to \+0\.28 0\.750 → 0\.881 0\.310 → 0\.234 0\.012 20\.60 40 "
+    assert re.search(rf"Flow-GRPO {numbers}", text)
     html = path.read_text("utf-8")
-    assert html.count("<svg") == 4, "a panel and two axes for each method with evaluations"
+    assert html.count("<svg") == 8, "two rewards: a panel and two axes for each method with evaluations"
     assert html.count('class="cell s') == 12 * 3, "the base and two methods"
 
 
@@ -164,10 +166,45 @@ def test_page_needs_nothing_from_outside_and_is_the_same_again(compared: Path, t
 def test_a_panel_shows_the_median_only_of_enough_methods(tmp_path: Path) -> None:
     runs: Runs = {name: [(0.5, 0.6)] for name in ("a", "b", "c")}
     root = small_comparison(tmp_path, runs)
-    assert multiples_of(read_comparison(root)).n_median == 3
+    assert sections_of(read_comparison(root))[0].n_median == 3
     assert "median of the 3 methods" in page_text(write_comparison(root))
     write_about(root, ["a", "b"], 1)
     assert 'class="line behind"' not in write_comparison(root).read_text("utf-8")
+
+
+def test_how_soon_a_method_has_what_the_first_one_ends_with(tmp_path: Path) -> None:
+    """The first ends with 0.6; linear between evaluations at 100 and 200 another crosses it in the middle."""
+    root = small_comparison(
+        tmp_path, {"first": [(0.5, 0.6)], "fast": [(0.5, 0.7)], "slow": [(0.5, 0.55)], "once": [(0.7, 0.5)]}
+    )
+    comparison = read_comparison(root)
+    (race,) = [c for c in columns_of(comparison) if c.key == "race"]
+    found = {s.entrant.method: s.spreads["race"].mean for s in standings_of(comparison, [race])}
+    assert found == {"first": 200.0, "fast": pytest.approx(150.0), "slow": math.inf, "once": pytest.approx(200 / 3)}
+    text = comparison_markdown(root)
+    assert "evaluations, to 0.60" in text and "| not reached |" in text
+    write_about(root, ["first"], 1)
+    assert not [c for c in columns_of(read_comparison(root)) if c.key == "race"]
+
+
+def test_methods_that_read_preferences_show_winners_and_losers_and_no_network_evaluations(tmp_path: Path) -> None:
+    small_run(tmp_path / "grpo/seed_0", (0.5, 0.6))
+    small_run(tmp_path / "diffusion-dpo/seed_0", (0.5, 0.6), step=0, liked_gain=-0.01, disliked_gain=-0.04)
+    write_about(tmp_path, ["grpo", "diffusion-dpo"], 1)
+    comparison = read_comparison(tmp_path)
+    gold, pair = sections_of(comparison)
+    assert [set(panel.drawn) for panel in gold.panels] == [
+        {"calls", "seconds", "iterations"},
+        {"seconds", "iterations"},
+    ]
+    assert [panel.method for panel in pair.panels] == ["diffusion-dpo"]
+    assert str(pair.panels[0].drawn["iterations"]).count('class="line') == 2
+    columns = {c.key: c for c in columns_of(comparison)}
+    assert [columns[key].number(comparison.entrants[1].attempts[0]) for key in ("liked", "disliked")] == [-0.01, -0.04]
+    html = write_comparison(tmp_path).read_text("utf-8")
+    assert "nothing over network evaluations" in html and 'id="displacement"' in html
+    write_about(tmp_path, ["grpo"], 1)
+    assert len(sections_of(read_comparison(tmp_path))) == 1
 
 
 def test_names_and_messages_are_escaped(tmp_path: Path) -> None:
@@ -179,7 +216,7 @@ def test_names_and_messages_are_escaped(tmp_path: Path) -> None:
 
 def test_markdown_has_both_tables(compared: Path) -> None:
     text = comparison_markdown(compared)
-    heads = "| method | strict accuracy, last evaluation | gain, over base | diversity, base → aligned |"
+    heads = "| method | strict accuracy, last evaluation | gain, over base | shapes_graded, held-out | diversity, base"
     assert heads in text and "| base | 0.50 |" in text
     assert "| Flow-GRPO | **0.76** (0.74–0.78) | **+0.26** (+0.24 to +0.28) |" in text
     assert "|  | single | two |" in text and "- dr-grpo/seed_0: the loss is not finite" in text

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from beholder.report.curves import AXES
 from beholder.report.gathering import Attempt, Comparison, read_comparison
-from beholder.report.multiples import multiples_of
+from beholder.report.multiples import sections_of
 from beholder.report.page import HERE, environment, write_whole
 from beholder.report.strips import walls_of
 from beholder.report.tables import Tables, markdown, scatter_words, seeds_words, tables_of
@@ -35,7 +35,7 @@ def comparison_markdown(folder: Path) -> str:
 
 def render(comparison: Comparison) -> str:
     """The page as text."""
-    tables, multiples = tables_of(comparison), multiples_of(comparison)
+    tables, sections = tables_of(comparison), sections_of(comparison)
     walls, pictures = walls_of(comparison)
     places = {line.method: i for i, line in enumerate(tables.lines)}
     return (
@@ -48,8 +48,8 @@ def render(comparison: Comparison) -> str:
             tables=tables,
             sentences=_sentences(comparison, tables),
             scatter=scatter_words(tables),
-            panels=sorted(multiples.panels, key=lambda panel: places[panel.method]),
-            multiples=multiples,
+            sections=[(part, sorted(part.panels, key=lambda panel: places[panel.method])) for part in sections],
+            drawn_axes=[axis for axis in AXES if any(axis in part.axes for part in sections)],
             axes=AXES,
             walls=[(wall, sorted(wall.strips, key=lambda s: places.get(s.method, -1))) for wall in walls],
             pictures=pictures,

@@ -1,13 +1,16 @@
 """A method's numbers over its seeds, how far seeds alone scatter, and which methods are therefore told apart."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist, fmean, median, variance
+from typing import Literal
 
 from beholder.report.gathering import Attempt, Comparison, Entrant
+from beholder.report.multiples import GOLD_OF, curve_of, held_out
 from beholder.report.reading import Number, Run
-from beholder.report.results import Change
+from beholder.report.results import Change, ends
 from beholder.report.words import capital
 
 LEAST_FREEDOM = 3
@@ -21,6 +24,17 @@ DISTANCE = (
 )
 SECONDS = "Median over a run's iterations, on this machine; what one iteration holds differs from method to method."
 STEPS = "Optimiser steps taken within the budget."
+LIKED = (
+    "How much smaller the denoising error is than under the reference at the end of training, in the unit of the loss; "
+    "below 0 these images have become less likely."
+)
+PROXY = "Another reward of the last evaluation, on the same images."
+RACE = (
+    "Network evaluations in rollouts until {gold} first is {value}, what {first} ends with, linear between "
+    "measurements; not reached where one seed does not."
+)
+OPTIONAL = ("clip", "liked", "disliked")
+"""Columns that are left out where no run has them."""
 CLIP = "Share of decisions whose ratio left the trust region and whose gradient was cut, mean over the iterations."
 
 
@@ -50,6 +64,10 @@ class Column:
     moved: bool = False
     rising: bool = False
     """Sorted from the lowest value."""
+    before: Callable[[Attempt], Number] | None = None
+    """What the base had, where it is known."""
+    form: Literal["number", "exact", "signed", "arrow", "small", "count"] = "number"
+    """How it is printed: exact and signed ones as gold is, ``arrow`` from the base's value."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +101,86 @@ class Scatter:
 def columns_of(comparison: Comparison) -> list[Column]:
     """The table's columns in their order, without those of the kinds."""
     golds = dict.fromkeys(capital(a.result.gold.title) for a in comparison.attempts if a.result)
-    return [
-        Column("gold", next(iter(golds), "Gold"), "last evaluation", _gold, GOLD, 1),
-        Column("gain", "Gain", "over base", _gain, GAIN, 1),
-        Column("diversity", "Diversity", "base → aligned", _diversity, DIVERSITY, 1, moved=True),
-        Column("distance", "Distance", "to the base", lambda a: a.distance, DISTANCE, -1, moved=True, rising=True),
+    gold = next(iter(golds), "Gold")
+    columns = [
+        Column("gold", gold, "last evaluation", _gold, GOLD, 1, before=_gold_before, form="exact"),
+        Column("gain", "Gain", "over base", _gain, GAIN, 1, form="signed"),
+        *_proxy_columns(comparison),
+        Column(
+            "diversity",
+            "Diversity",
+            "base → aligned",
+            _diversity,
+            DIVERSITY,
+            1,
+            True,
+            False,
+            _diversity_before,
+            "arrow",
+        ),
+        Column("distance", "Distance", "to the base", lambda a: a.distance, DISTANCE, -1, True, True, form="small"),
+        *_race(comparison, gold),
         Column("seconds", "Seconds", "per iteration", lambda a: _iteration_seconds(a.run), SECONDS, rising=True),
-        Column("steps", "Steps", "of the optimiser", lambda a: _last_number(a.run, "optimiser_steps"), STEPS),
-        Column("clip", "Clipped", "share of ratios", lambda a: _mean_number(a.run, "clip_fraction"), CLIP, rising=True),
+        Column(
+            "steps", "Steps", "of the optimiser", lambda a: _last_number(a.run, "optimiser_steps"), STEPS, form="count"
+        ),
+        Column("clip", "Clipped", "share of ratios", _of("clip_fraction"), CLIP, rising=True, form="small"),
+        Column("liked", "Winners", "error saved", _late("liked_gain"), LIKED, form="small"),
+        Column("disliked", "Losers", "error saved", _late("disliked_gain"), LIKED, form="small"),
+    ]
+    return [c for c in columns if c.key not in OPTIONAL or any(c.number(a) is not None for a in comparison.attempts)]
+
+
+def _proxy_columns(comparison: Comparison) -> list[Column]:
+    """A column for every held-out reward besides gold."""
+    golds = {a.result.gold.name for a in comparison.attempts if a.result}
+    names = dict.fromkeys(name for a in comparison.attempts for name in held_out(a) if name not in golds)
+    return [
+        Column(
+            *(f"reward {name}", name.partition("@")[0], "held-out", lambda a, name=name: _held_out(a, name, -1), PROXY),
+            before=lambda a, name=name: _held_out(a, name, 0),
+            form="arrow",
+        )
+        for name in names
+    ]
+
+
+def _race(comparison: Comparison, gold: str) -> list[Column]:
+    """How soon each run first has what the first method ends with; nothing where that is not above the base."""
+    first = comparison.entrants[0]
+    reached = spread_of(map(_gold, first.counted))
+    base = spread_of(map(_gold_before, first.counted))
+    if len(comparison.entrants) < 2 or reached is None or base is None or reached.mean <= base.mean:
+        return []
+    about = RACE.format(gold=gold.lower(), value=f"{reached.mean:.3f}", first=first.title)
+    return [
+        Column(
+            "race",
+            "Evaluations",
+            f"to {reached.mean:.2f}",
+            lambda a: _first_at(a, reached.mean),
+            about,
+            rising=True,
+            form="count",
+        )
     ]
 
 
 def kind_columns(comparison: Comparison) -> list[Column]:
     """The accuracy by kind of prompt, for every kind some run has."""
     kinds = dict.fromkeys(kind for a in comparison.attempts if a.result for kind in a.result.per_kind)
-    return [Column(f"kind {kind}", kind, "", lambda a, kind=kind: _kind(a, kind).after, better=1) for kind in kinds]
+    return [
+        Column(
+            f"kind {kind}",
+            kind,
+            "",
+            lambda a, kind=kind: _kind(a, kind).after,
+            better=1,
+            before=lambda a, kind=kind: _kind(a, kind).before,
+            form="exact",
+        )
+        for kind in kinds
+    ]
 
 
 def standings_of(comparison: Comparison, columns: Sequence[Column]) -> list[Standing]:
@@ -130,13 +213,8 @@ def rise(entrant: Entrant, kind: str) -> Number:
 
 
 def base_of(comparison: Comparison, column: Column) -> Spread | None:
-    """What the base had before training, over every run; only gold, diversity and the kinds know it."""
-    found: list[Number] = []
-    for result in (attempt.result for attempt in comparison.attempts if attempt.result):
-        before = {"gold": result.change, "diversity": result.diversity}.get(column.key)
-        change = before or result.per_kind.get(column.head if column.key.startswith("kind ") else "")
-        found.append(change.before if change else None)
-    return spread_of(found)
+    """What the base had before training, over every run, where the column knows it."""
+    return spread_of(map(column.before, comparison.attempts)) if column.before else None
 
 
 def scatter_of(standings: Sequence[Standing], key: str) -> Scatter | None:
@@ -193,12 +271,36 @@ def _gold(attempt: Attempt) -> Number:
     return attempt.result.change.after if attempt.result else None
 
 
+def _gold_before(attempt: Attempt) -> Number:
+    return attempt.result.change.before if attempt.result else None
+
+
 def _gain(attempt: Attempt) -> Number:
     return attempt.result.change.difference if attempt.result else None
 
 
 def _diversity(attempt: Attempt) -> Number:
     return attempt.result.diversity.after if attempt.result else None
+
+
+def _diversity_before(attempt: Attempt) -> Number:
+    return attempt.result.diversity.before if attempt.result else None
+
+
+def _held_out(attempt: Attempt, name: str, which: int) -> Number:
+    rows = attempt.run.evaluations if attempt.run else ()
+    return rows[which].rewards.get(name) if rows else None
+
+
+def _first_at(attempt: Attempt, value: float) -> Number:
+    """Network evaluations at the first crossing, linear between measurements; infinite where there is none."""
+    curve = curve_of(attempt, GOLD_OF, "calls")
+    if not curve or curve[-1][0] <= 0:
+        return None
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if y1 >= value:
+            return x0 + (x1 - x0) * max(0.0, value - y0) / (y1 - y0) if y1 > y0 else x0
+    return math.inf
 
 
 def _iteration_seconds(run: Run | None) -> Number:
@@ -213,9 +315,14 @@ def _last_number(run: Run | None, key: str) -> Number:
     return known[-1] if known else None
 
 
-def _mean_number(run: Run | None, key: str) -> Number:
-    known = _recorded(run, key)
-    return fmean(known) if known else None
+def _of(key: str) -> Callable[[Attempt], Number]:
+    """The mean of a training number over the iterations."""
+    return lambda attempt: fmean(known) if (known := _recorded(attempt.run, key)) else None
+
+
+def _late(key: str) -> Callable[[Attempt], Number]:
+    """The mean of a training number over the last tenth of the iterations, of 5 at most."""
+    return lambda attempt: ends(_recorded(attempt.run, key)).after
 
 
 def _recorded(run: Run | None, key: str) -> list[float]:

@@ -1,5 +1,6 @@
 """The comparison's tables in print: what stands in each cell, which are marked, and in which orders rows can stand."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -169,8 +170,8 @@ def _cell(standing: Standing, column: Column, base: Spread | None, exact: bool, 
     if spread is None:
         return Cell(NOTHING)
     text = _printed(spread.mean, column, exact)
-    if column.key == "diversity":
-        text = f"{base.mean:.3f} → {spread.mean:.3f}" if base else f"{spread.mean:.3f}"
+    if column.form == "arrow":
+        text = f"{_three(base.mean)} → {_three(spread.mean)}" if base else _three(spread.mean)
     return Cell(text, _range(spread, column, exact), _values(spread, column, exact), marked)
 
 
@@ -188,13 +189,19 @@ def _base_cell(base: Spread | None, exact: bool) -> Cell:
 
 
 def _printed(value: float, column: Column, exact: bool) -> str:
-    if column.key == "gain":
+    if math.isinf(value):
+        return "not reached"
+    if column.form == "signed":
         return signed(value, exact)
-    if column.key == "gold" or column.key.startswith("kind "):
+    if column.form == "exact":
         return printed(value, exact)
-    if column.key in ("distance", "clip") and 1e-4 <= abs(value) < 1:
-        return f"{value:#.2g}"
-    return count(value) if column.key == "steps" else shown(value)
+    if column.form == "small" and 1e-4 <= abs(value) < 1:
+        return f"{value:#.2g}".replace("-", "−")
+    return count(value) if column.form == "count" else shown(value)
+
+
+def _three(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _range(spread: Spread, column: Column, exact: bool) -> str:

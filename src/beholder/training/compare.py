@@ -35,6 +35,7 @@ def compare_methods(
     output: Path,
     preset: str = "shapes",
     evaluations: int = 4,
+    iterations: int | None = None,
     changes: Callable[[RunConfig], RunConfig] = lambda config: config,
     command: str = "",
     say: Say = lambda line: None,
@@ -42,15 +43,17 @@ def compare_methods(
 ) -> Path:
     """The page over ``output/METHOD/seed_S``, written anew after every run of ``budget`` network evaluations.
 
-    ``evaluations`` of the held-out set are spread over a run, the first and last apart. ``changes`` are applied to
-    every configuration. InputError for an unknown method, an unknown preset, or a folder with other settings.
+    Rows that read a set evaluate nothing to draw: they stop after ``iterations`` (None: the preset's). ``evaluations``
+    of the held-out set are spread over a run, the first and last apart. ``changes`` are applied to every configuration.
+    Without names all rows with the preset that need neither a set nor a learned reward run. InputError for an unknown
+    method, an unknown preset, or a folder with other settings.
     """
-    methods = list(dict.fromkeys(names)) or list(METHODS)
+    methods = list(dict.fromkeys(names)) or [n for n, m in METHODS.items() if preset in m.presets and _alone(n, preset)]
     if not seeds or budget < 1 or evaluations < 1:
         raise InputError("compare-methods: give at least one seed, a budget and evaluations above 0")
     for name in methods:
         find_method(name).preset(preset)
-    rows = {name: changes(settings(name, preset, budget, evaluations)) for name in methods}
+    rows = {name: changes(settings(name, preset, budget, evaluations, iterations)) for name in methods}
     configs = {
         (name, seed): replace(row, seed=seed, output=str(output / name / f"seed_{seed}"))
         for seed in seeds
@@ -74,21 +77,28 @@ def compare_methods(
     return write_comparison(output)
 
 
-def settings(name: str, preset: str, budget: int, evaluations: int) -> RunConfig:
+def settings(name: str, preset: str, budget: int, evaluations: int, iterations: int | None = None) -> RunConfig:
     """A row's preset, stopped by the budget, evaluated at about equal distances."""
     config = find_method(name).preset(preset)
-    iterations = max(1, -(-budget // evaluations_per_iteration(config)))
-    return replace(
-        config,
-        loop=replace(config.loop, iterations=4 * iterations, budget=budget, minutes=None, signal_every=0),
-        evaluation=replace(config.evaluation, every=max(1, round(iterations / evaluations))),
-    )
+    if config.data.path:
+        last = iterations or config.loop.iterations
+        loop = replace(config.loop, iterations=last, budget=None, minutes=None, signal_every=0)
+    else:
+        last = max(1, -(-budget // evaluations_per_iteration(config)))
+        loop = replace(config.loop, iterations=4 * last, budget=budget, minutes=None, signal_every=0)
+    return replace(config, loop=loop, evaluation=replace(config.evaluation, every=max(1, round(last / evaluations))))
+
+
+def _alone(name: str, preset: str) -> bool:
+    """Whether a row runs with what the project brings: it reads no set and follows no learned reward."""
+    config = find_method(name).preset(preset)
+    return not config.data.path and config.objective.kind != "pathwise"
 
 
 def evaluations_per_iteration(config: RunConfig) -> int:
     """Network evaluations of the first rollout (later windows may cost a little more or less)."""
     r = config.rollout
-    if r.forward.times:  # the ODE of every sample, then its re-noised copies
+    if r.forward.times or config.objective.kind == "pathwise":  # the ODE of every sample, then its re-noised copies
         return r.prompts * r.group * (r.steps + r.forward.times) * (1 if r.guidance.scale == 1 else 2)
     sigmas = load_policy(config.policy).schedule(r.steps)
     plan = draw_plan(r, trainable_steps(r.kernel, sigmas), r.prompts, 0, torch.Generator().manual_seed(0))

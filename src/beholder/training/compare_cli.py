@@ -19,10 +19,20 @@ def compare_on_terminal(
     images: int,
     preset: str,
     output: Path,
+    data: str | None,
+    iterations: int | None,
+    reward: str | None,
     as_json: bool,
 ) -> None:
-    def smaller(config: RunConfig) -> RunConfig:
-        return replace(config, evaluation=replace(config.evaluation, images=images))
+    def changed(config: RunConfig) -> RunConfig:
+        judged = config.evaluation.rewards
+        if reward is not None:
+            judged = (*(name for name in judged if "@" not in name), reward)
+            if config.objective.kind == "pathwise":
+                config = replace(config, rewards={reward: 1.0})
+        if data is not None and config.data.path:
+            config = replace(config, data=replace(config.data, path=data))
+        return replace(config, evaluation=replace(config.evaluation, images=images, rewards=judged))
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -31,7 +41,9 @@ def compare_on_terminal(
         if row["event"] == "evaluation":
             say("  " + describe(row))
 
-    page = compare_methods(names, seeds, budget, output, preset, evaluations, smaller, command, say, listener)
+    page = compare_methods(
+        names, seeds, budget, output, preset, evaluations, iterations, changed, command, say, listener
+    )
     if as_json:
         done = [path.parent for path in sorted(output.glob("*/*/summary.json"))]
         summaries = {str(folder.relative_to(output)): read_summary(folder) for folder in done}
