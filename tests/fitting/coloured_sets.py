@@ -61,12 +61,37 @@ def two_tastes(n: int, seed: int = 0) -> list[Record]:
         liked = colours.index("red" if who == "warm" else "blue")
         found.append(
             Record(
-                prompt=f"a {THINGS[i % len(THINGS)]} {i % 7}",
+                prompt=f"a {rng.choice(THINGS)} {rng.integers(7)}",
                 media=tuple(Medium(picture(colour, rng)) for colour in colours),
                 ranks=tuple(1.0 if k == liked else 2.0 for k in range(2)),
                 annotator=f"{who}-{rng.integers(3)}",
             )
         )
+    return found
+
+
+def crowds(n: int, people: int = 3, seed: int = 0) -> list[Record]:
+    """Each pair of pictures graded 1 … 5 by several people, who mostly give 4 or 5 to what shows the prompt."""
+    rng, found = np.random.default_rng(seed), []
+    for one in records(n, seed):
+        for who in range(people):
+            grades = [
+                6 - g if right else g
+                for right in one.ratings["shapes"]
+                for g in rng.choice(3, 1, p=[0.5, 0.3, 0.2]) + 1
+            ]
+            ratings = {"shapes": one.ratings["shapes"], "grade": tuple(float(g) for g in grades)}
+            found.append(replace(one, ranks=None, ratings=ratings, annotator=f"p-{who}"))
+    return found
+
+
+def singles(n: int, seed: int = 0) -> list[Record]:
+    """Single pictures with a grade: 5 where it shows the prompt, else 1."""
+    found = []
+    for i, one in enumerate(records(n, seed)):
+        k = i % 2
+        ratings = {name: values[k : k + 1] for name, values in one.ratings.items()}
+        found.append(replace(one, media=one.media[k : k + 1], ranks=None, ratings=ratings))
     return found
 
 

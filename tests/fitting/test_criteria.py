@@ -10,7 +10,7 @@ from coloured_sets import picture
 from torch import Tensor
 
 from beholder.fitting import losses
-from beholder.fitting.batches import Batch, gather
+from beholder.fitting.batches import Batch, gather, liked
 from beholder.fitting.criteria import CRITERIA, first_terms, scale_of, targets_of
 from beholder.fitting.labels import Labels, read_labels
 from beholder.fitting.pictures import Pictures
@@ -84,7 +84,9 @@ def test_pairs_are_those_of_their_dimension(tmp_path: Path) -> None:
         output, batch, labels, targets_of(labels, config, scale_of(labels, CRITERIA["bradley_terry"]))[0], {}, config
     )
     gaps = {(1.0, 2.0), (1.0, 4.0), (4.0, 2.0), (0.0, 0.5)}  # winner and loser: a 3 > 1, 3 > 2, 2 > 1; b 3 > 1
-    expected = sum(-math.log(1 / (1 + math.exp(lost - w))) + 0.1 * (w + lost) ** 2 for w, lost in gaps)
+    expected = sum(
+        -math.log(1 / (1 + math.exp(loser - winner))) + 0.1 * (winner + loser) ** 2 for winner, loser in gaps
+    )
     assert loss_JE.sum().item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -129,3 +131,11 @@ def test_margins_and_temperatures_reach_the_loss(tmp_path: Path) -> None:
     soft = read_labels(labels.source, ("a",), temperature=2.0)
     assert soft.win_P[0].item() == pytest.approx(1 / (1 + math.exp(-0.5)))
     assert replace(soft).p_P.min() > 0.5
+
+
+def test_what_a_prompt_means_is_learnt_from_what_nobody_puts_below_another(tmp_path: Path) -> None:
+    labels, pictures = set_of(tmp_path, ("a", "b"))
+    batch = batch_of(labels, pictures, [0, 1, 2])
+    assert liked(labels, batch, (1.0, 0.0)).tolist() == [1, 2, 5]
+    assert liked(labels, batch, (0.0, 1.0)).tolist() == [0, 1, 4, 5], "both of a tie, and who is alone"
+    assert liked(labels, batch_of(labels, pictures, [1]), (1.0, -2.0)).tolist() == [0], "3, 1 - 2, 2 - 6"

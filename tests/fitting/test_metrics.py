@@ -6,8 +6,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Tensor
 
 from beholder.fitting import metrics
@@ -77,6 +78,7 @@ def test_the_temperature_is_recovered_from_its_own_probabilities(temperature: fl
     assert metrics.fit_temperature(gap, torch.sigmoid(gap / temperature)) == pytest.approx(temperature, rel=1e-3)
 
 
+@settings(deadline=None)  # thousands of choices by brute force
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 1)), min_size=1, max_size=6))
 def test_best_of_n_is_the_mean_over_all_choices(images: list[tuple[int, float]]) -> None:
     reward, gold = (torch.tensor(column, dtype=torch.float64) for column in zip(*images, strict=True))
@@ -111,3 +113,14 @@ def test_pairs_of_one_prompt_are_one_case_when_they_go_together() -> None:
     assert alone == pytest.approx(math.sqrt(0.25 / 8))
     together = metrics.clustered_error(right, torch.tensor([0] * 4 + [7] * 4))
     assert together == pytest.approx(math.sqrt(0.25 / 2))
+
+
+@settings(deadline=None)  # scipy is imported piece by piece
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=12))
+def test_correlations_are_scipys(pairs: list[tuple[int, int]]) -> None:
+    first, second = (torch.tensor(column, dtype=torch.float64) for column in zip(*pairs, strict=True))
+    if first.std() == 0 or second.std() == 0:
+        assert math.isnan(metrics.correlation(first, second)) and math.isnan(metrics.rank_correlation(first, second))
+        return
+    assert metrics.correlation(first, second) == pytest.approx(stats.pearsonr(first, second)[0], abs=1e-9)
+    assert metrics.rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second)[0], abs=1e-9)

@@ -13,6 +13,7 @@ from beholder.rewards import load_reward, score
 from beholder.rewards.learned import Heads, RewardModel, new_backbone
 from beholder.rewards.learned.heads import first_weights
 from beholder.rewards.learned.model import Familiar
+from beholder.rewards.learned.small import SmallBackbone
 from beholder.rewards.learned.words import END, PAD, START, UNKNOWN, Vocabulary, known_words, split_words
 from beholder.rewards.show import rows
 
@@ -264,5 +265,20 @@ def test_the_last_feature_is_the_likelihood_of_the_prompt() -> None:
     empty = log_likelihood([""]).exp().item()
     total = log_likelihood(every).exp().sum().item()
     assert 0 < empty < 1 and 0 < total < 1 - empty
-    loss = backbone.grounded(picture, ["a red circle"])[1]
+    loss = backbone.grounded(picture, ["a red circle"], torch.tensor([0]))[1]
     assert loss.item() == pytest.approx(-log_likelihood(["a red circle"]).item(), rel=1e-5)
+
+
+def test_a_captioner_in_training_forgets_words_and_a_judge_does_not() -> None:
+    backbone = SmallBackbone.new(TEXTS, dropout=0.0)
+    pixels, rows = images(), torch.tensor([1, 3])
+    torch.manual_seed(0)
+    backbone.eval()
+    features, loss = backbone.grounded(pixels, PROMPTS, rows)
+    assert torch.allclose(loss, -features[rows, -1]) and torch.allclose(features, backbone(pixels, PROMPTS))
+    backbone.train()
+    features, loss = backbone.grounded(pixels, PROMPTS, rows)
+    assert loss.shape == (2,) and (loss + features[rows, -1]).abs().amax() > 1e-4, "some words were not seen"
+    assert torch.allclose(features, backbone(pixels, PROMPTS)), "the reward reads all of them"
+    with pytest.raises(InputError, match="forget: 1"):
+        SmallBackbone.new(TEXTS, forget=1)

@@ -72,6 +72,22 @@ def people(
     }
 
 
+def ratings(labels: Labels, seen: Seen, records: Sequence[int]) -> dict[str, dict[str, float]]:
+    """Pearson's and Spearman's correlation of values with ratings over all images, by dimension."""
+    image_J = torch.tensor([i for r in records for i in labels.images(r)], dtype=torch.int64)
+    found = {}
+    for m, name in enumerate(labels.dimensions):
+        value_J, said_J = seen.value_IME[image_J, m].mean(1), labels.value_IM[image_J, m]
+        known = ~(value_J.isnan() | said_J.isnan())
+        both = value_J[known], said_J[known]
+        found[name] = {
+            "pearson": metrics.correlation(*both),
+            "spearman": metrics.rank_correlation(*both),
+            "images": int(known.sum()),
+        }
+    return found
+
+
 def _prompt_numbers(labels: Labels) -> Tensor:
     place = {prompt: i for i, prompt in enumerate(dict.fromkeys(labels.prompts))}
     return torch.tensor([place[prompt] for prompt in labels.prompts])

@@ -65,3 +65,15 @@ def gather(labels: Labels, pictures: Pictures, records: Sequence[int], device: t
         pair_P=pair_P,
         pair_P4=torch.stack([record_P, dimension_P, first_P + move_P, second_P + move_P], 1),
     )
+
+
+def liked(labels: Labels, batch: Batch, weights: Sequence[float]) -> Tensor:
+    """The images ``[G]`` of the batch that nobody's judgement puts below another one of their record.
+
+    What a prompt means is learnt from them: of the others many do not show what was asked.
+    """
+    value_NM = labels.value_IM[batch.image_N]
+    worth_N = (value_NM * torch.tensor(weights)).nansum(1)
+    worth_N = worth_N.masked_fill(value_NM.isnan().all(1), -torch.inf)
+    best_R = torch.full((len(batch.record_R),), -torch.inf).scatter_reduce(0, batch.record_N, worth_N, "amax")
+    return (worth_N == best_R[batch.record_N]).nonzero()[:, 0]

@@ -25,6 +25,10 @@ def rows_of(report: Report) -> list[tuple[str, str]]:
         ("calibration error", f"{number(off)}; {later}"),
     ]
     rows += _several("accuracy", people["dimensions"]) + _several("accuracy, people", people["annotators"])
+    rows += [
+        (f"correlation with {name}", f"{number(found['pearson'])}, of ranks {number(found['spearman'])}")
+        for name, found in report["ratings"].items()
+    ]
     if truth:
         rows.append((f"accuracy against {truth['name']}", f"{share(truth['accuracy'])} of {truth['pairs']:,} pairs"))
         rows.append((f"people against {truth['name']}", share(truth["people"])))
@@ -32,6 +36,10 @@ def rows_of(report: Report) -> list[tuple[str, str]]:
             (f"{truth['name']}, best of {n}", f"{number(at['reward'])} (best possible {number(at['truth'])})")
             for n, at in truth["best_of_n"].items()
         ]
+    rows += [
+        (f"heat map {name}", f"error {number(found['mse'])} (a constant {number(found['mse_of_a_constant'])})")
+        for name, found in report["maps"].items()
+    ]
     for name, found in report["contrast"].items():
         what = "falls under another prompt" if name == "another prompt" else CHANGED.format(name)
         rows.append((what, f"{share(found['falls'])} of {found['pictures']} pictures"))

@@ -188,17 +188,20 @@ def scale_of(labels: Labels, criterion: Criterion) -> Scale:
 
 
 def targets_of(labels: Labels, config: FitConfig, scale: Scale) -> tuple[Targets, tuple[float, ...]]:
-    """What this loss wants of the images, and the grades where it has some."""
+    """What this loss wants of the images, and the grades where it has some; InputError where they are no ratings."""
     if config.loss == "group_softmax":
         return Targets(share_IM=vote_shares(labels)), ()
-    if config.loss == "regression":
-        offset_M, scale_M = (torch.tensor(numbers) for numbers in (scale.offset, scale.scale))
-        return Targets(grade_IM=(labels.value_IM - offset_M) / scale_M), ()
-    if config.loss not in ("ordinal", "wasserstein", "cramer"):
+    if CRITERIA[config.loss].over != "images":
         return Targets(), ()
     for name in labels.dimensions:
         if name in ("votes", "ranks"):
-            raise InputError(f"loss: {config.loss} wants ratings, and {name} are none; name a rating, --by NAME 1.0")
+            raise InputError(
+                f"loss: {config.loss} wants ratings, and {name} are none; name a rating of the set, --by NAME 1.0, or "
+                "take a loss over pairs, e.g. --loss bradley_terry"
+            )
+    if config.loss == "regression":
+        offset_M, scale_M = (torch.tensor(numbers) for numbers in (scale.offset, scale.scale))
+        return Targets(grade_IM=(labels.value_IM - offset_M) / scale_M), ()
     grades = grades_of(labels, config.grades)
     if config.loss == "ordinal":
         return Targets(grade_IM=nearest_grade(labels.value_IM, grades)), grades

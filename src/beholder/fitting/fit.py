@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from beholder.errors import RunError
-from beholder.fitting.batches import Batch, gather
+from beholder.fitting.batches import Batch, gather, liked
+from beholder.fitting.marks import map_loss, measure_maps
 from beholder.fitting.metrics import accuracy, labels_of
 from beholder.fitting.mixture import annotator_numbers, likeliest_groups
 from beholder.fitting.pictures import shifted
-from beholder.fitting.predict import own_gaps, pairs_seen, see
+from beholder.fitting.predict import own_gaps, pairs_across, pairs_seen, see
 from beholder.fitting.state import Advance, Best, Fitting, assign, quietly, setting
 from beholder.preferences.store import shuffled
 from beholder.training.run_folder import Progress, RunFolder
@@ -23,6 +24,8 @@ WARM_UP = 50
 PLATEAU = 0.3
 """Share of the steps before the learning rate falls."""
 CLIP_NORM = 1.0
+MOST_ACROSS = 1000
+"""Records that are compared with each other."""
 SAVE_EVERY = 60.0
 """Seconds between checkpoints within an epoch."""
 
@@ -74,8 +77,10 @@ def step_once(fitting: Fitting) -> None:
     torch.manual_seed(seed)
     if batch is not None:
         generator = torch.Generator().manual_seed(seed)
-        pixels = shifted(batch.pixels, setting(config, "shift"), generator)
-        loss, said = batch_loss(fitting, batch, pixels)
+        marked = batch.pixels[:, :0] if fitting.marks is None else fitting.marks.of(batch).to(batch.pixels)
+        layers = torch.cat([batch.pixels, marked], 1)
+        moved = shifted(layers, setting(config, "shift"), generator)
+        loss, said = batch_loss(fitting, batch, moved[:, :3], moved[:, 3:])
         if not loss.isfinite():
             raise RunError(f"fit: the loss is {loss.item()} at step {fitting.step}; use a lower --lr")
         _descend(fitting, loss)
@@ -85,16 +90,22 @@ def step_once(fitting: Fitting) -> None:
     _average(fitting)
 
 
-def batch_loss(fitting: Fitting, batch: Batch, pixels: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The weighted mean of the items' losses, and what ties words to pictures."""
+def batch_loss(fitting: Fitting, batch: Batch, pixels: Tensor, marked: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The weighted mean of the items' losses, what ties words to pictures, and the error of heat maps."""
     model, weight = fitting.model.train(), setting(fitting.config, "grounding")
     if weight:
-        feature_NF, ground_N = model.backbone.grounded(pixels, batch.prompts)
+        feature_NF, ground_G = model.backbone.grounded(
+            pixels, batch.prompts, liked(fitting.labels, batch, model.heads.weights)
+        )
     else:
-        feature_NF, ground_N = model.backbone(pixels, batch.prompts), pixels.new_zeros(1)
+        feature_NF, ground_G = model.backbone(pixels, batch.prompts), pixels.new_zeros(1)
     judged = fitting.loss(model.heads.split(model.head(feature_NF)), batch)
-    grounding = ground_N.mean()
-    return judged + weight * grounding, {"loss": judged.item(), "grounding": grounding.item()}
+    grounding = ground_G.mean()
+    loss, said = judged + weight * grounding, {"loss": judged.item(), "grounding": grounding.item()}
+    if fitting.marks is None:
+        return loss, said
+    off = map_loss(model, pixels, feature_NF, marked)
+    return loss + fitting.config.map_weight * off, {**said, "maps": off.item()}
 
 
 def _descend(fitting: Fitting, loss: Tensor) -> None:
@@ -114,9 +125,9 @@ def _average(fitting: Fitting) -> None:
     """θ̄ ← d θ̄ + (1 − d) θ with d = min(ema, (1 + k) / (10 + k)) at step k."""
     k, parameters = fitting.step, fitting.parameters()
     decay = min(fitting.config.ema, (1 + k) / (10 + k))
+    if not fitting.averages:
+        fitting.averages = {name: p.detach().clone() for name, p in parameters.items()}
     for name, p in parameters.items():
-        if name not in fitting.averages:
-            fitting.averages[name] = p.detach().clone()
         fitting.averages[name].lerp_(p.detach(), 1 - decay)
 
 
@@ -126,17 +137,23 @@ def close_epoch(fitting: Fitting, folder: RunFolder) -> None:
     _write(fitting, fitting.averages)
     _regroup(fitting)
     right = measured(fitting, fitting.split.stop)
+    score = right + explained(fitting, fitting.split.stop)
     epoch = fitting.step // fitting.steps_each
-    if right > fitting.best.accuracy:
+    if score > fitting.best.score:
         kept = {name: p.detach().clone() for name, p in fitting.parameters().items()}
-        fitting.best = Best(right, epoch, kept)
+        fitting.best = Best(score, right, epoch, kept)
     _write(fitting, trained)
     steps = max(1.0, fitting.sums.get("steps", 0.0))
     row = {"iteration": fitting.step, "epoch": epoch, "accuracy": right}
-    row |= {name: fitting.sums.get(name, 0.0) / steps for name in ("loss", "grounding")}
+    row |= {name: fitting.sums.get(name, 0.0) / steps for name in said_each_epoch(fitting)}
     folder.append("metrics.jsonl", row)
     folder.append("timings.jsonl", {"iteration": fitting.step, "seconds": fitting.seconds})
     fitting.sums = {}
+
+
+def said_each_epoch(fitting: Fitting) -> tuple[str, ...]:
+    """Names of the losses in an epoch's line."""
+    return ("loss", "grounding") if fitting.marks is None else ("loss", "grounding", "maps")
 
 
 @torch.no_grad()
@@ -146,11 +163,25 @@ def _write(fitting: Fitting, tensors: dict[str, Tensor]) -> None:
 
 
 def measured(fitting: Fitting, records: list[int]) -> float:
-    """The accuracy on pairs of these records that are no tie; each annotator by their own group."""
+    """The accuracy on pairs of these records that are no tie; each annotator by their own group.
+
+    Ratings of single images make pairs across records.
+    """
     labels = fitting.labels
-    value_IME = see(fitting.model, fitting.data, records).value_IME
+    value_IME = see(fitting.model, fitting.data, records[:MOST_ACROSS] if fitting.across else records).value_IME
+    if fitting.across:
+        return accuracy(*pairs_across(labels, records[:MOST_ACROSS], value_IME))
     pair_P = pairs_seen(labels, records, value_IME)
     return accuracy(own_gaps(labels, value_IME, pair_P, fitting.group_R), labels_of(labels.p_P[pair_P]))
+
+
+def explained(fitting: Fitting, records: list[int]) -> float:
+    """1 − error / error of the best constant, the mean over heat maps; 0 without any."""
+    if fitting.marks is None:
+        return 0.0
+    found = measure_maps(fitting.model, fitting.data, fitting.marks, records).values()
+    shares = [1 - one["mse"] / one["mse_of_a_constant"] for one in found if one["mse_of_a_constant"] > 0]
+    return sum(shares) / max(1, len(shares))
 
 
 def _regroup(fitting: Fitting) -> None:

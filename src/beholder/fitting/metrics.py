@@ -123,3 +123,19 @@ def clustered_error(right_P: Tensor, cluster_P: Tensor) -> float:
     off_P = right_P.double() - right_P.double().mean()
     _, place_P = cluster_P.unique(return_inverse=True)
     return (torch.zeros(int(place_P.max()) + 1).double().index_add_(0, place_P, off_P).norm() / len(right_P)).item()
+
+
+def correlation(first_N: Tensor, second_N: Tensor) -> float:
+    """Pearson's; NaN where one of them does not vary."""
+    a, b = (x.double() - x.double().mean() for x in (first_N, second_N))
+    return ((a * b).sum() / (a.norm() * b.norm())).item() if len(a) and a.norm() > 0 and b.norm() > 0 else math.nan
+
+
+def rank_correlation(first_N: Tensor, second_N: Tensor) -> float:
+    """Spearman's; equal values share the mean of their ranks."""
+    return correlation(_ranks(first_N), _ranks(second_N))
+
+
+def _ranks(value_N: Tensor) -> Tensor:
+    _, place_N, count_U = value_N.unique(return_inverse=True, return_counts=True)
+    return (count_U.cumsum(0) - (count_U - 1) / 2)[place_N]

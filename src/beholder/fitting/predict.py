@@ -63,6 +63,19 @@ def pairs_seen(labels: Labels, records: Sequence[int], value_IME: Tensor) -> Ten
     return pair_P[~value_IME[labels.pair_P3[pair_P, 1], 0, 0].isnan()]
 
 
+def pairs_across(labels: Labels, records: Sequence[int], value_IME: Tensor) -> tuple[Tensor, Tensor]:
+    """Gap and outcome ``[P]`` of every two images of the records within a dimension: for ratings on one scale."""
+    image_J = torch.tensor([i for r in records for i in labels.images(r)], dtype=torch.int64)
+    gaps, outcomes = [], []
+    for m in range(len(labels.dimensions)):
+        value_J, said_J = value_IME[image_J, m].mean(1), labels.value_IM[image_J, m]
+        known = ~(value_J.isnan() | said_J.isnan())
+        first, second = torch.triu_indices(int(known.sum()), int(known.sum()), 1)
+        gaps.append(value_J[known][first] - value_J[known][second])
+        outcomes.append((said_J[known][first] - said_J[known][second]).sign())
+    return torch.cat(gaps), torch.cat(outcomes)
+
+
 def own_gaps(labels: Labels, value_IME: Tensor, pair_P: Tensor, group_R: Tensor | None) -> Tensor:
     """Gap of each pair in its own dimension ``[P]``: of the copies' mean, or of its annotator's group where known."""
     m_P, first_P, second_P = labels.pair_P3[pair_P].unbind(1)

@@ -10,7 +10,7 @@ FOLDER/report.json       the report; the last file that is written
 import json
 import math
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from beholder.fitting import assess
 from beholder.fitting.card import write_card
 from beholder.fitting.fit import fit
 from beholder.fitting.labels import Labels, read_labels
+from beholder.fitting.marks import measure_maps
 from beholder.fitting.mixture import groups_of_records, named_groups
 from beholder.fitting.pictures import Pictures
 from beholder.fitting.predict import Data, see
@@ -113,7 +114,9 @@ def _report(fitting: Fitting, tested: tuple[Data, list[int]], data: str) -> Repo
         "settings": {name: setting(config, name) for name in ("lr", "grounding", "shift")},
         "terms": {name: p.detach().tolist() for name, p in fitting.terms.items()},
         "people": assess.people(test.labels, seen, records, group_R, chosen),
+        "ratings": assess.ratings(test.labels, seen, records) if fitting.criterion.over == "images" else {},
         "truth": assess.truth(test.labels, seen, records, config.gold),
+        "maps": _maps(fitting, test, records),
         "contrast": assess.contrast(model, test, records, config.seed),
         "strangeness": assess.strangeness(model, test, seen, records, config.seed),
         "groups": named_groups(fitting.annotators, fitting.group_A, fitting.copies) if fitting.annotators else [],
@@ -121,6 +124,13 @@ def _report(fitting: Fitting, tested: tuple[Data, list[int]], data: str) -> Repo
         "problems": [str(problem) for problem in {**labels.problems, **test.labels.problems}.values()],
     }
     return _without_nan(report)
+
+
+def _maps(fitting: Fitting, test: Data, records: list[int]) -> dict[str, dict[str, float]]:
+    """How near the heat maps come, where some were learnt."""
+    if fitting.marks is None:
+        return {}
+    return measure_maps(fitting.model, test, replace(fitting.marks, labels=test.labels, _kept={}), records)
 
 
 def _prompts(labels: Labels, records: list[int]) -> int:

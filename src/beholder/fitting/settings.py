@@ -28,9 +28,10 @@ class FitConfig:
     test: str | None = None
     """A second set to report on; none takes the prompts held out of the first."""
     backbone: str = "small"
-    """`small`, for images like the bundled world's, or clip@FOLDER."""
+    """`small`, for images like the bundled world's, or clip@FOLDER (CLIP or SigLIP), blip@FOLDER (ImageReward or BLIP),
+    vlm@FOLDER (a vision-language model)."""
     lora: int = 0
-    """Rank of adapters in a CLIP's towers; 0 trains head and scale alone."""
+    """Rank of adapters in a pre-trained backbone; 0 trains its head alone (and a CLIP's scale)."""
     loss: str = "bradley_terry"
     """bradley_terry, rao_kupper, davidson, gaussian, gaussian_marginal (pairs); plackett_luce, group_softmax (groups);
     regression, ordinal, wasserstein, cramer (ratings)."""
@@ -56,23 +57,27 @@ class FitConfig:
     centring: float = 0.0
     """Weight of (r_first + r_second)^2."""
     grounding: float | None = None
-    """Weight of the loss that ties words to pictures without judgements: the small backbone's captions (0.5 when not
-    given), CLIP's in-batch contrast (0)."""
+    """Weight of the loss that ties prompts to the pictures that nobody put below another: the small backbone's captions
+    (0.5 when not given), CLIP's in-batch contrast (0); blip and vlm have none."""
+    maps: tuple[str, ...] = ()
+    """Heat maps of the set that a head learns to make, by name, e.g. artifact misalignment."""
+    map_weight: float = 1.0
+    """Weight of their mean squared error."""
     held_out: float = 0.2
     """Share of the records whose prompts never train: half of them choose when to stop, half are reported on."""
     gold: str = "shapes"
     """Rating in the set that is the truth, for the report; left out where the set has none of this name."""
-    epochs: int = 16
+    epochs: int = 24
     records: int = 8
     """Records in each step, with all their images."""
     lr: float | None = None
-    """None: 3e-3 for small, 1e-4 for CLIP."""
+    """None: 3e-3 for small, 1e-4 for the others."""
     weight_decay: float = 0.3
     shift: int | None = None
-    """Images are moved by up to so many pixels. None: 2 for small, 0 for CLIP."""
+    """Images are moved by up to so many pixels. None: 2 for small, 0 for the others."""
     ema: float = 0.995
     """Decay of the averaged weights, which are what is measured and kept."""
-    patience: int = 5
+    patience: int = 8
     """Epochs without a better accuracy on the held-out pairs before it stops."""
     minutes: float | None = None
     """Stop training after this long."""
@@ -86,7 +91,17 @@ class FitConfig:
         for name in ("members", "groups", "epochs", "records", "patience"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: {getattr(self, name)} must be 1 or more")
-        for name in ("penalty", "prior", "temperature", "centring", "weight_decay", "memory", "seed", "lora"):
+        for name in (
+            "penalty",
+            "prior",
+            "temperature",
+            "centring",
+            "map_weight",
+            "weight_decay",
+            "memory",
+            "seed",
+            "lora",
+        ):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: {getattr(self, name)} must not be negative")
         if not 0 < self.held_out < 1:

@@ -1,5 +1,6 @@
 """What is being fitted: the model, its data, and everything that a resumed fit needs."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -7,21 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from beholder.errors import RunError
+from beholder.errors import InputError, RunError
 from beholder.fitting.batches import Batch, Targets
 from beholder.fitting.criteria import CRITERIA, Criterion, first_terms, scale_of, targets_of
 from beholder.fitting.labels import Labels
+from beholder.fitting.marks import Marks, new_marks
 from beholder.fitting.mixture import annotators_of, first_groups, groups_of_records
 from beholder.fitting.pictures import Pictures
 from beholder.fitting.predict import Data
 from beholder.fitting.settings import FitConfig
 from beholder.fitting.split import Split
 from beholder.rewards.learned import Heads, RewardModel, new_backbone
+from beholder.rewards.learned.backbones import BASES
 
 SMALL = {"lr": 3e-3, "grounding": 0.5, "shift": 2}
-CLIP = {"lr": 1e-4, "grounding": 0.0, "shift": 0}
-DEFAULTS: dict[str, dict[str, Any]] = {"small": SMALL, "clip": CLIP}
+TRAINED_BEFORE = {"lr": 1e-4, "grounding": 0.0, "shift": 0}
+DEFAULTS: dict[str, dict[str, Any]] = {"small": SMALL, **dict.fromkeys(BASES, TRAINED_BEFORE)}
 """Settings that depend on the backbone."""
+FIRST = 64
+"""Records that say where the outputs begin."""
 
 
 def setting(config: FitConfig, name: str) -> Any:
@@ -34,6 +39,8 @@ def setting(config: FitConfig, name: str) -> Any:
 class Best:
     """The averaged weights of the best epoch so far."""
 
+    score: float = -math.inf
+    """What makes it the best: its accuracy, and how much of the heat maps it explains."""
     accuracy: float = -1.0
     epoch: int = -1
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -56,6 +63,10 @@ class Fitting:
     """The group of each annotator; both are empty without groups."""
     optimiser: torch.optim.Optimizer
     device: torch.device
+    marks: Marks | None = None
+    """Heat maps to learn, where some are."""
+    across: bool = False
+    """Whether images of different records are compared to say when to stop."""
     step: int = 0
     seconds: float = 0.0
     best: Best = field(default_factory=Best)
@@ -142,6 +153,7 @@ def new_fitting(config: FitConfig, labels: Labels, split: Split) -> Fitting:
         scale=scale.scale,
         reduce=config.reduce or ("worst" if config.groups > 1 else "mean"),
         penalty=config.penalty,
+        maps=config.maps,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
@@ -163,9 +175,38 @@ def new_fitting(config: FitConfig, labels: Labels, split: Split) -> Fitting:
         group_A=first_groups(len(annotators), copies, config.seed),
         optimiser=_optimiser(model, terms, config),
         device=device,
+        marks=new_marks(labels, config.maps, split.train, model, config.memory) if config.maps else None,
     )
+    fitting.across = _stops_across(fitting)
     assign(fitting)
+    _level(fitting)
     return fitting
+
+
+def _stops_across(fitting: Fitting) -> bool:
+    """Whether only images of different records can say when to stop; InputError where nothing can."""
+    labels, stop = fitting.labels, fitting.split.stop
+    decided_P = labels.p_P != 0.5
+    if any(decided_P[list(labels.pairs(r))].any() and fitting.data.pictures.read(r) is not None for r in stop):
+        return False
+    rows = [i for r in stop if fitting.data.pictures.read(r) is not None for i in labels.images(r)]
+    several = any(len(column[~column.isnan()].unique()) > 1 for column in labels.value_IM[rows].T)
+    if fitting.criterion.over == "images" and several:
+        return True
+    raise InputError(
+        f"held_out: of the {len(stop)} records that say when to stop, not one has two images that can be decoded and "
+        "of which one is better; give a set with more judgements, or a larger share"
+    )
+
+
+@torch.no_grad()
+def _level(fitting: Fitting) -> None:
+    """Moves the head's bias so that its outputs begin around 0, wherever the backbone's first guess lies."""
+    model = fitting.model
+    found = [feature_NF for _, feature_NF in fitting.data.outputs(model, fitting.split.train[:FIRST])]
+    if not found:
+        raise InputError("preferences: not one image of the first records can be decoded; see beholder preferences SET")
+    model.head.bias -= model.head(torch.cat(found)).mean(0)
 
 
 def _first_weights(config: FitConfig, records: int, copies: int) -> Tensor:

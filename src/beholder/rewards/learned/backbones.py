@@ -9,8 +9,21 @@ from torch import Tensor
 
 from beholder.errors import InputError, nearest
 
-MODULES = {"small": "small:SmallBackbone:SmallConfig", "clip": "clip:ClipBackbone:ClipConfig"}
+MODULES = {
+    "small": "small:SmallBackbone:SmallConfig",
+    "clip": "clip:ClipBackbone:ClipConfig",
+    "siglip": "clip:ClipBackbone:ClipConfig",
+    "blip": "blip:BlipBackbone:BlipConfig",
+    "vlm": "vlm:VlmBackbone:VlmConfig",
+}
 """By name: the file in this package, the module in it, and its settings."""
+BASES = {
+    "clip": "openai/clip-vit-base-patch32",
+    "siglip": "google/siglip2-base-patch16-224",
+    "blip": "Salesforce/blip-itm-base-coco",
+    "vlm": "Qwen/Qwen2-VL-2B-Instruct",
+}
+"""Those that begin with a pre-trained model, with one that would do."""
 
 
 class Backbone(Protocol):
@@ -26,6 +39,15 @@ class Backbone(Protocol):
     @property
     def features(self) -> int: ...
 
+    @property
+    def patch_features(self) -> int:
+        """Channels of `patches`; 0 for a backbone that has none."""
+        ...
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """``[N, C, h, w]``: what it sees at each place of the picture, for heat maps."""
+        ...
+
     def head_start(self) -> Tensor:
         """Weights ``[F]`` of a first guess at the reward."""
         ...
@@ -34,8 +56,8 @@ class Backbone(Protocol):
         """``images [N, 3, H, W]`` in 0..1 → what the network takes, each row for itself; differentiable."""
         ...
 
-    def grounded(self, pixels: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """The features, and a loss ``[N]`` that ties words to pictures without any judgement."""
+    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[Tensor, Tensor]:
+        """The features, and a loss ``[G]`` that ties prompts to pictures, for rows that show what was asked."""
         ...
 
     def __call__(self, pixels: Tensor, prompts: list[str]) -> Tensor: ...
@@ -51,13 +73,13 @@ def parts_of(name: str) -> tuple[type[Any], type[Any]]:
 
 
 def new_backbone(name: str, texts: Sequence[str], lora: int = 0) -> Backbone:
-    """``small``, which learns to read from these prompts, or ``clip@FOLDER`` with adapters of this rank."""
+    """``small``, which learns to read from these prompts, or e.g. ``clip@FOLDER`` with adapters of this rank."""
     kind, _, base = name.partition("@")
     module, settings = parts_of(kind)
-    if kind == "clip":
+    if kind in BASES:
         if not base:
-            raise InputError("backbone: clip needs a base, e.g. clip@openai/clip-vit-base-patch32 or clip@FOLDER")
-        return module(settings(str(Path(base).resolve()) if Path(base).is_dir() else base, lora))
+            raise InputError(f"backbone: {kind} needs a base, e.g. {kind}@{BASES[kind]} or {kind}@FOLDER")
+        return module(settings(str(Path(base).resolve()) if Path(base).exists() else base, lora))
     if base or lora:
         raise InputError(f"backbone: {kind} is trained whole from nothing; leave out {'@' + base if base else 'lora'}")
     return module.new(texts)

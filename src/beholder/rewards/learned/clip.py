@@ -1,4 +1,4 @@
-"""CLIP as the backbone: PickScore's reward, exp(logit scale) · cos(picture, prompt), before the first step.
+"""CLIP or SigLIP as the backbone: PickScore's reward, exp(logit scale) · cos(picture, prompt), before the first step.
 
 The features are the products of the two unit embeddings' coordinates times the scale; a head of ones sums them to
 PickScore's value, and training turns the ones into weights. With LoRA the two towers learn as well. Only what was
@@ -6,27 +6,18 @@ trained is saved; the base is found again by its name. Shapes: ``_N`` images, ``
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import CLIPModel
 
 from beholder.errors import InputError
-from beholder.rewards.zoo.clip import (
-    find_model,
-    find_tokenizer,
-    image_embedding,
-    image_size,
-    read_clip,
-    read_tokenizer,
-    unit,
-)
-from beholder.rewards.zoo.preprocess import Preprocess
-from beholder.rewards.zoo.texts import once, tokens
+from beholder.rewards.learned.adapters import add_adapters
+from beholder.rewards.learned.towers import as_grid, read_towers
+from beholder.rewards.zoo.clip import unit
+from beholder.rewards.zoo.texts import once
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+TARGETS = r".*self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 
 
 @dataclass(frozen=True)
@@ -49,33 +40,39 @@ class ClipBackbone(nn.Module):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.config = config
-        settings, weights = find_model(config.base)
-        self.clip = read_clip(CLIPModel, settings, weights)
-        self.tokenizer = read_tokenizer(find_tokenizer(config.base), self.clip)
-        self.preprocess = Preprocess(image_size(self.clip.vision_model.config), crop="floor")
+        self.towers = read_towers(config.base)
+        self.clip = self.towers.model
         self.clip.requires_grad_(False)
         if config.lora:
-            _add_adapters(self.clip, config.lora)
+            add_adapters(self.clip, config.lora, TARGETS)
         self.clip.logit_scale.requires_grad_(True)
 
     @property
     def features(self) -> int:
-        return self.clip.visual_projection.out_features
+        return self.towers.width
+
+    @property
+    def patch_features(self) -> int:
+        return int(self.towers.vision.config.hidden_size)
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """The picture tower's last states ``[N, C, h, w]``."""
+        return as_grid(self.towers.vision(pixel_values=pixels).last_hidden_state[:, self.towers.first_patch :])
 
     def head_start(self) -> Tensor:
         """Weights ``[F]`` that a head begins with: ones."""
         return torch.ones(self.features)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """PickScore's pre-processing; differentiable."""
-        return self.preprocess(images)
+        """PickScore's pre-processing, or SigLIP's own; differentiable."""
+        return self.towers.prepare(images)
 
     def forward(self, pixels: Tensor, prompts: list[str]) -> Tensor:
         picture_NF, text_NF = self._embedded(pixels, prompts)
         return self.clip.logit_scale.exp() * picture_NF * text_NF
 
-    def grounded(self, pixels: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """The features, and PickScore's in-batch loss ``[N]``: the mean of picture → prompt and prompt → picture.
+    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[Tensor, Tensor]:
+        """The features, and PickScore's in-batch loss ``[G]`` of rows: the mean of picture → prompt and back.
 
         Pictures of one and the same prompt are not each other's negatives.
         """
@@ -87,21 +84,10 @@ class ClipBackbone(nn.Module):
         allowed_NN = (other_NN | torch.eye(len(prompts), dtype=torch.bool)).to(pixels.device)
         odds_NN = (scale * picture_NF @ text_NF.T).masked_fill(~allowed_NN, -torch.inf)
         losses = [cross_entropy(odds, own_N, reduction="none") for odds in (odds_NN, odds_NN.T)]
-        return scale * picture_NF * text_NF, (losses[0] + losses[1]) / 2
+        return scale * picture_NF * text_NF, (losses[0] + losses[1])[row_G] / 2
 
     def _embedded(self, pixels: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Unit vectors of the pictures and of their prompts, each ``[N, F]``."""
         texts, place_N = once(prompts)
-        text: Any = self.clip.text_model
-        inputs = tokens(self.tokenizer, texts, text.config.max_position_embeddings, pixels.device)
-        text_PF = unit(self.clip.text_projection(text(**inputs).pooler_output))
-        return unit(image_embedding(self.clip, pixels)), text_PF[place_N.to(pixels.device)]
-
-
-def _add_adapters(clip: CLIPModel, rank: int) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(TARGETS))
-    inject_adapter_in_model(config, clip)
-    for name, parameter in clip.named_parameters():
-        parameter.requires_grad_(".lora_" in name)
+        text_PF = unit(self.towers.texts(texts, pixels.device))
+        return unit(self.towers.pictures(pixels)), text_PF[place_N.to(pixels.device)]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from beholder.errors import InputError, nearest
 
@@ -33,6 +34,8 @@ class Heads:
     """Of the copies: mean; worst, the smallest (WCO, 2310.02743; MaxMin over groups, 2402.08925); cautious, mean −
     penalty · variance (UWO)."""
     penalty: float = 0.1
+    maps: tuple[str, ...] = ()
+    """Heat maps of the picture, each in 0..1 at every patch."""
 
     def __post_init__(self) -> None:
         if self.reduce not in get_args(Reduction):
@@ -73,16 +76,33 @@ class Heads:
 
 
 def first_weights(start_F: Tensor, heads: Heads) -> Tensor:
-    """Weights ``[size, F]`` of the last layer before training: the backbone's own start, other outputs at 0.
+    """Weights ``[size, F]`` of the last layer before training: the backbone's first guess, other outputs at 0.
 
-    Copies differ by noise, so that an ensemble on one backbone does not stay one model.
+    Grades lean upwards with it. Copies differ by noise, so that an ensemble on one backbone does not stay one model.
     """
     weight = torch.zeros(len(heads.dimensions), heads.copies, heads.outputs, len(start_F))
-    if heads.grades:  # a lean towards the higher grades
-        lean_C = torch.linspace(-1, 1, heads.outputs)
-        weight += lean_C[:, None] * start_F
+    if heads.grades:
+        weight += torch.linspace(-1, 1, heads.outputs)[:, None] * start_F
     else:
         weight[:, :, 0] = start_F
     if heads.copies > 1:
         weight += torch.randn_like(weight) / math.sqrt(len(start_F))
     return weight.flatten(0, 2)
+
+
+class MapHead(nn.Module):
+    """Patches ``[N, C, h, w]`` and features ``[N, F]``, which know the prompt → maps ``[N, T, h, w]`` in 0..1.
+
+    A head of RichHF's (2312.10240): convolutions over the patches, then a sigmoid.
+    """
+
+    def __init__(self, patch_features: int, features: int, maps: int, width: int = 64) -> None:
+        super().__init__()
+        self.patch, self.whole = nn.Conv2d(patch_features, width, 1), nn.Linear(features, width)
+        self.near, self.out = nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, maps, 1)
+        self.norms = nn.ModuleList([nn.GroupNorm(1, patch_features), nn.LayerNorm(features)])
+
+    def forward(self, patch_NCHW: Tensor, feature_NF: Tensor) -> Tensor:
+        of_patch, of_whole = self.norms
+        x = self.patch(of_patch(patch_NCHW)) + self.whole(of_whole(feature_NF))[..., None, None]
+        return self.out(silu(self.near(silu(x)))).sigmoid()

@@ -1,7 +1,7 @@
 """A reward model: a backbone that sees image and prompt, and linear heads on its features; in a folder or in memory.
 
 runs/reward/config.json          the backbone with its settings, what the outputs mean, what it was fitted on
-runs/reward/model.safetensors    what was trained (a CLIP base is found again by its name)
+runs/reward/model.safetensors    what was trained (a pre-trained base is found again by its name)
 runs/reward/README.md            the model card
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from beholder.errors import InputError, nearest
 from beholder.rewards.learned.backbones import Backbone, parts_of
-from beholder.rewards.learned.heads import Heads, first_weights
+from beholder.rewards.learned.heads import Heads, MapHead, first_weights
 from beholder.rewards.zoo.files import agree
 
 FORMAT = 1
@@ -59,6 +59,10 @@ class RewardModel(nn.Module):
         with torch.no_grad():
             self.head.weight.copy_(first_weights(backbone.head_start(), heads))
             self.head.bias.zero_()
+        if heads.maps and not backbone.patch_features:
+            raise InputError(f"maps: {backbone.name} has no patches to make maps of; take small, clip, siglip or blip")
+        size = backbone.patch_features, backbone.features, len(heads.maps)
+        self.map_head = MapHead(*size) if heads.maps else None
         self.fitted = dict(fitted or {})
         """What it was fitted on, and with which settings."""
         self.familiar: Familiar | None = None
@@ -89,6 +93,20 @@ class RewardModel(nn.Module):
         if self.familiar is not None:
             parts["strangeness"] = self.familiar.strangeness(feature_NF)
         return parts
+
+    def mapped(self, pixels: Tensor, feature_NF: Tensor) -> Tensor:
+        """Heat maps ``[N, T, h, w]`` in 0..1, one value for each patch of what the network sees."""
+        if self.map_head is None:
+            raise InputError("maps: this model was fitted without heat maps; fit it with --maps NAME")
+        return self.map_head(self.backbone.patches(pixels), feature_NF)
+
+    @torch.no_grad()
+    def maps(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Heat maps by name, each ``[N, h, w]`` in 0..1; InputError for a model that was fitted without."""
+        self.eval()
+        pixels = self.backbone.prepare(images)
+        found_NTHW = self.mapped(pixels, self.backbone(pixels, list(prompts)))
+        return {name: found_NTHW[:, t] for t, name in enumerate(self.heads.maps)}
 
     def trained(self) -> dict[str, Tensor]:
         """The tensors that training changed, by name."""

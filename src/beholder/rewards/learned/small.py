@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, scaled_dot_product_attention
 
 from beholder.errors import InputError
-from beholder.rewards.learned.words import PAD, Vocabulary, known_words
+from beholder.rewards.learned.words import END, PAD, UNKNOWN, Vocabulary, known_words
 from beholder.rewards.zoo.preprocess import checked, smooth_resize
 
 Keys = tuple[Tensor, Tensor]
@@ -36,10 +36,14 @@ class SmallConfig:
     longest: int = 24
     """Words beyond it are cut."""
     dropout: float = 0.2
+    forget: float = 0.4
+    """Share of the words before that a captioner in training does not see."""
 
     def __post_init__(self) -> None:
         if self.size % 4 or self.size < 8:
             raise InputError(f"size: {self.size} is not a multiple of 4 of 8 or more")
+        if not 0 <= self.forget < 1:
+            raise InputError(f"forget: {self.forget} must be in 0..1, below 1")
         if self.width % 16 or self.dim % self.heads:
             raise InputError(f"width: {self.width} must be a multiple of 16, dim {self.dim} one of heads {self.heads}")
 
@@ -77,6 +81,14 @@ class SmallBackbone(nn.Module):
     def features(self) -> int:
         return self.config.dim + 1
 
+    @property
+    def patch_features(self) -> int:
+        return self.config.dim
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Cells ``[N, D, S/4, S/4]``."""
+        return self._cells(pixels).transpose(1, 2).unflatten(2, (self.config.size // 4, -1))
+
     def head_start(self) -> Tensor:
         """Weights ``[F]`` that a head begins with: the likelihood alone, so that it judges from the first step on."""
         return torch.cat([torch.zeros(self.config.dim), torch.tensor([0.3])])
@@ -88,35 +100,49 @@ class SmallBackbone(nn.Module):
 
     def forward(self, pixels: Tensor, prompts: list[str]) -> Tensor:
         numbers_NL = self.vocabulary.encode(prompts).to(pixels.device)
-        state_NLD = self._read(numbers_NL, self._look(pixels))
-        said_NL = numbers_NL != PAD
-        last_N = said_NL.sum(1) - 1
-        odds = self.next_word(state_NLD[:, :-1]).log_softmax(-1)
-        word_NL = odds.gather(2, numbers_NL[:, 1:, None])[..., 0]
-        likelihood_N = word_NL.masked_fill(~said_NL[:, 1:], 0.0).sum(1)
-        end_ND = state_NLD[torch.arange(len(pixels), device=pixels.device), last_N]
-        return torch.cat([end_ND, likelihood_N[:, None]], 1)
+        return self._read(numbers_NL, numbers_NL, self._look(pixels))
 
-    def grounded(self, pixels: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """The features, and −log p(prompt | picture) ``[N]``: a captioner's loss."""
-        features_NF = self(pixels, prompts)
-        return features_NF, -features_NF[:, -1]
+    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[Tensor, Tensor]:
+        """The features, and −log p(prompt | picture, the words before of which some are forgotten) ``[G]`` of rows.
+
+        A captioner that always sees the words before learns which prompts there are, and calls new ones unlikely.
+        """
+        numbers_NL, picture = self.vocabulary.encode(prompts).to(pixels.device), self._look(pixels)
+        features_NF = self._read(numbers_NL, numbers_NL, picture)
+        if not self.training or self.config.forget == 0:
+            return features_NF, -features_NF[row_G, -1]
+        said_GL = numbers_NL[row_G]
+        words_GL = (said_GL == UNKNOWN) | (said_GL > END)
+        forgotten_GL = words_GL & (torch.rand(said_GL.shape, device=pixels.device) < self.config.forget)
+        shown = [(key[row_G], value[row_G]) for key, value in picture]
+        told_GF = self._read(said_GL.masked_fill(forgotten_GL, UNKNOWN), said_GL, shown)
+        return features_NF, -told_GF[:, -1]
 
     def _look(self, pixels: Tensor) -> list[Keys]:
         """Keys and values of the picture's cells for every layer."""
+        cells_NCD = self._cells(pixels)
+        return [layer.to_picture.keys(cells_NCD) for layer in self.layers]  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+
+    def _cells(self, pixels: Tensor) -> Tensor:
+        """States ``[N, (S/4)², D]`` of the picture's cells."""
         x = self.stem(2 * pixels - 1)
         for block in self.blocks:
             x = x + block(x)
-        cells_NCD = self.cell_norm(self.cells(x).flatten(2).transpose(1, 2) + self.place)
-        return [layer.to_picture.keys(cells_NCD) for layer in self.layers]  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        return self.cell_norm(self.cells(x).flatten(2).transpose(1, 2) + self.place)
 
-    def _read(self, numbers_NL: Tensor, picture: list[Keys]) -> Tensor:
-        length = numbers_NL.shape[1]
-        before_LL = torch.ones(length, length, dtype=torch.bool, device=numbers_NL.device).tril()
-        x = self.word(numbers_NL) + self.position[:length]
+    def _read(self, given_NL: Tensor, said_NL: Tensor, picture: list[Keys]) -> Tensor:
+        """Features ``[N, D + 1]``: the state at the end, and how likely the words said are after those given."""
+        length = given_NL.shape[1]
+        before_LL = torch.ones(length, length, dtype=torch.bool, device=given_NL.device).tril()
+        x = self.word(given_NL) + self.position[:length]
         for layer, keys in zip(self.layers, picture, strict=True):
             x = layer(x, keys, before_LL)
-        return self.norm(x)
+        state_NLD = self.norm(x)
+        real_NL = said_NL != PAD
+        odds = self.next_word(state_NLD[:, :-1]).log_softmax(-1)
+        word_NL = odds.gather(2, said_NL[:, 1:, None])[..., 0].masked_fill(~real_NL[:, 1:], 0.0)
+        end_ND = state_NLD[torch.arange(len(x), device=x.device), real_NL.sum(1) - 1]
+        return torch.cat([end_ND, word_NL.sum(1, keepdim=True)], 1)
 
 
 class _Block(nn.Sequential):
