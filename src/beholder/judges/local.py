@@ -38,7 +38,7 @@ class LocalJudge:
 
     def ask(self, medium: Medium, questions: Sequence[str]) -> Answers:
         """Answers ``[Q]``; an exception of the model makes all of them invalid, with its message."""
-        answers = [(math.nan, self._unaskable(question)) for question in questions]
+        answers = [(math.nan, self.unaskable(question)) for question in questions]
         asked = [i for i, (_, why) in enumerate(answers) if not why]
         said = self._ask([questions[i] for i in asked], medium)
         for i, yes, why in zip(asked, said.yes_Q.tolist(), said.why_Q, strict=True):
@@ -55,7 +55,7 @@ class LocalJudge:
         except Exception as error:  # a model may be anybody's code; what it raised is kept with every answer
             return all_failed(len(questions), said_in_short(error))
 
-    def _unaskable(self, question: str) -> str:
+    def unaskable(self, question: str) -> str:
         """Why a question cannot be put: a control token in it could end it, or stand for a picture."""
         found = [token for token in control_tokens(self.processor) if token in question]
         return f"the question holds the model's control token {min(found)!r}" if found else ""
@@ -65,11 +65,11 @@ class LocalJudge:
         if self.shares_prefix:
             encoded = encode(self.processor, medium.stills, texts, self.model.config.image_token_id)
             if encoded is not None:
-                encoded = replace(encoded, inputs=self._on_device(encoded.inputs))
+                encoded = replace(encoded, inputs=self.on_device(encoded.inputs))
                 return torch.cat(list(shared_logits(self.model, encoded, self.config.batch)))
             self.shares_prefix = False
             self._say("its chat template puts the question before the picture; every question encodes it again")
-        inputs = (self._on_device(whole(self.processor, medium.stills, text)) for text in texts)
+        inputs = (self.on_device(whole(self.processor, medium.stills, text)) for text in texts)
         return torch.cat([whole_logits(self.model, one) for one in inputs])
 
     def render(self, question: str, stills: int) -> str:
@@ -84,7 +84,7 @@ class LocalJudge:
         )
         return str(text)
 
-    def _on_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def on_device(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         device, dtype = self.model.device, self.model.dtype
         return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in inputs.items()}
 

@@ -6,6 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from beholder.judges.settings import Kind
+from beholder.media import to_pil
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,5 @@ def as_medium(pixels: Tensor) -> Medium | None:
     if not bool(pixels.isfinite().all()):
         return None
     if pixels.ndim == 3:
-        return Medium((as_still(pixels),))
-    return Medium(tuple(as_still(frame) for frame in pixels), "video")
-
-
-def as_still(image_3HW: Tensor) -> Image.Image:
-    """``[3, H, W]`` in 0..1 as an 8-bit picture."""
-    return Image.fromarray((image_3HW.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+        return Medium((to_pil(pixels),))
+    return Medium(tuple(to_pil(frame) for frame in pixels), "video")

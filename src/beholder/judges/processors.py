@@ -4,6 +4,9 @@ transformers builds the processor of Qwen-VL, SmolVLM, InternVL and others only 
 with torchvision. Judges show a video as stills, so here such a processor goes without its video part.
 """
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
@@ -24,7 +27,9 @@ def load_processor(name: str, config: Any, trust_remote_code: bool) -> Any:
             processor: Any = AutoProcessor.from_pretrained(name, trust_remote_code=trust_remote_code)
         else:
             parts = [PARTS[part].from_pretrained(name) if part in PARTS else None for part in kind.get_attributes()]
-            processor = _without_video(kind).from_args_and_dict(parts, kind.get_processor_dict(name)[0])
+            settings = kind.get_processor_dict(name)[0]
+            processor = _without_video(kind).from_args_and_dict(parts, dict(settings))
+            processor.settings_on_disk = settings
     except ImportError as error:  # e.g. num2words, which SmolVLM's asks for
         raise InputError(f"model: the processor of {name!r} needs a package: {' '.join(str(error).split())}") from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -34,6 +39,22 @@ def load_processor(name: str, config: Any, trust_remote_code: bool) -> Any:
     if not all(hasattr(processor, part) for part in PARTS):
         raise InputError(f"model: the processor of {name!r} is a {type(processor).__name__}, not one for pictures")
     return processor
+
+
+def save_processor(processor: Any, folder: Path) -> None:
+    """Writes what `load_processor` reads; a processor without its video part is written without one."""
+    if not hasattr(processor, "settings_on_disk"):
+        processor.save_pretrained(folder)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    processor.tokenizer.chat_template = processor.chat_template or processor.tokenizer.chat_template
+    processor.tokenizer.save_pretrained(folder)
+    processor.image_processor.save_pretrained(folder)
+    settings = {"processor_class": type(processor).__name__, **processor.settings_on_disk}
+    kept = {name: value for name, value in settings.items() if name not in ("chat_template", "auto_map")}
+    temporary = folder / "processor_config.json.tmp"
+    temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, folder / "processor_config.json")
 
 
 def _without_video(kind: type) -> Any:

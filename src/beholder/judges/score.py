@@ -37,17 +37,23 @@ def score_answers(checklist: Checklist, yes_NQ: Tensor) -> Scores:
     itself. A question that does not apply adds 0, in every coding. NaN answers stay NaN, unless their weight is 0 or
     their mask is a clear no; where the mask itself is NaN, so is what it guards.
     """
-    yes_NQ = yes_NQ.double()
-    place = {q.id: i for i, q in enumerate(checklist.questions)}
-    parts = [_part(checklist, q, yes_NQ, place) for q in checklist.questions]
-    parts_NQ = torch.stack(parts, 1)
+    weight_Q = torch.tensor([q.weight for q in checklist.questions], dtype=torch.float64) / checklist.divisor
+    parts_NQ = torch.where(weight_Q == 0, 0.0, count_answers(checklist, yes_NQ) * weight_Q)
     return Scores(parts_NQ.sum(1) + checklist.intercept, parts_NQ, checklist)
 
 
-def _part(checklist: Checklist, question: Question, yes_NQ: Tensor, place: dict[str, int]) -> Tensor:
+def count_answers(checklist: Checklist, yes_NQ: Tensor) -> Tensor:
+    """What every answer counts before its weight, x_q · m_q ``[N, Q]``, also of questions without one.
+
+    0 where a question does not apply; NaN where it, or what it depends on, failed.
+    """
+    yes_NQ = yes_NQ.double()
+    place = {q.id: i for i, q in enumerate(checklist.questions)}
+    return torch.stack([_count(checklist, q, yes_NQ, place) for q in checklist.questions], 1)
+
+
+def _count(checklist: Checklist, question: Question, yes_NQ: Tensor, place: dict[str, int]) -> Tensor:
     yes_N = yes_NQ[:, place[question.id]]
-    if not question.weight:
-        return torch.zeros_like(yes_N)
     match checklist.coding_of(question):
         case "signed":
             coded_N = 2 * (yes_N > 0.5).double() - 1
@@ -55,8 +61,8 @@ def _part(checklist: Checklist, question: Question, yes_NQ: Tensor, place: dict[
             coded_N = (yes_N > 0.5).double()
         case "probability":
             coded_N = yes_N
-    part_N = torch.where(yes_N.isnan(), torch.nan, coded_N) * (question.weight / checklist.divisor)
+    coded_N = torch.where(yes_N.isnan(), torch.nan, coded_N)
     if question.only_if is None:
-        return part_N
+        return coded_N
     mask_N = yes_NQ[:, place[question.only_if]]
-    return torch.where(mask_N.isnan(), torch.nan, torch.where(mask_N > 0.5, part_N, 0.0))
+    return torch.where(mask_N.isnan(), torch.nan, torch.where(mask_N > 0.5, coded_N, 0.0))

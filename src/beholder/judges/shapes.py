@@ -4,14 +4,18 @@ No model and no download: for trying `ask` and `compare`, and for tests with a k
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
 
 from beholder.errors import InputError
+from beholder.judges.checklist_file import load_checklist
 from beholder.judges.judge import Answers
 from beholder.judges.medium import Medium
+from beholder.judges.templates import Templates
+from beholder.worlds.shapes.checklist import Seen, answer, look
 from beholder.worlds.shapes.prompts import Wanted, parse
 from beholder.worlds.shapes.quality import quality
 from beholder.worlds.shapes.scenes import SIZE
@@ -23,8 +27,9 @@ QUALITY = re.compile(r"is the (?:image|picture) (?P<word>\w+)\?", re.IGNORECASE)
 QUALITIES = {"sharp": "sharpness", "clean": "cleanliness", "complete": "completeness"}
 UNDERSTOOD = (
     "the shapes judge understands 'Does the image show \"a red circle and a blue square\"?', 'Is there a red circle?', "
-    "'Are there three crosses?' and 'Is the image sharp?' (clean, complete)"
+    "'Are there three crosses?', 'Is the image sharp?' (clean, complete), and the checklist shapes-details"
 )
+DETAILS = "shapes-details"
 
 
 class ShapesJudge:
@@ -43,8 +48,29 @@ class ShapesJudge:
                 "another model"
             )
         image_3HW = np.asarray(medium.stills[0], np.float32).transpose(2, 0, 1) / 255
-        answers = [_answer(image_3HW, " ".join(question.split())) for question in questions]
+        seen = cache(lambda: look(image_3HW))
+        answers = [_detail(question, seen) or _answer(image_3HW, " ".join(question.split())) for question in questions]
         return Answers(torch.tensor([yes for yes, _ in answers]), tuple(why for _, why in answers))
+
+
+@cache
+def _details() -> tuple[tuple[str, ...], Templates]:
+    """Ids and texts of the bundled checklist."""
+    questions = load_checklist(DETAILS).questions
+    return tuple(q.id for q in questions), Templates([q.ask for q in questions])
+
+
+def _detail(question: str, seen: Callable[[], Seen]) -> tuple[float, str] | None:
+    """The answer to a question of the bundled checklist; None where it is none of them."""
+    names, templates = _details()
+    asked = templates.find(question)
+    if asked is None:
+        return None
+    try:
+        prompt = None if asked.prompt is None else parse(asked.prompt)
+    except InputError:
+        return float("nan"), UNDERSTOOD
+    return float(bool(answer(seen(), prompt, names[asked.question]))), ""
 
 
 def _answer(image_3HW: np.ndarray, question: str) -> tuple[float, str]:

@@ -8,13 +8,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-from beholder.judges.settings import JudgeConfig
+from typing import Any, Protocol, TypeVar
 
 TOKEN = "BEHOLDER_TOKEN"
 """The environment variable with the bearer token."""
 LARGEST_REPLY = 4 * 2**20
+LONGEST_REFUSAL = 4096
 LONGEST_WAIT = 30.0
 """Seconds between attempts at most, whatever the server asks for."""
 MAY_PASS = (408, 409, 425, 429, 500, 502, 503, 504)
@@ -22,27 +21,44 @@ MAY_PASS = (408, 409, 425, 429, 500, 502, 503, 504)
 T = TypeVar("T")
 
 
+class Patience(Protocol):
+    """How long and how often a server is asked."""
+
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def backoff(self) -> float: ...
+
+
 class Failure(Exception):
     """Why an exchange failed, and whether another attempt may do better."""
 
     def __init__(
-        self, why: str, again: bool = False, status: int | None = None, wait: float = 0.0, answered: bool = False
+        self,
+        why: str,
+        again: bool = False,
+        status: int | None = None,
+        wait: float = 0.0,
+        answered: bool = False,
+        said: str = "",
     ) -> None:
         super().__init__(why)
-        self.why, self.again, self.status, self.wait = why, again, status, wait
+        self.why, self.again, self.status, self.wait, self.said = why, again, status, wait, said
         self.answered = answered or status is not None
         """Whether anybody sent anything back."""
 
 
-def post_patiently(url: str, body: Any, config: JudgeConfig, read: Callable[[Any], T]) -> T:
+def post_patiently(url: str, body: Any, patience: Patience, read: Callable[[Any], T]) -> T:
     """What ``read`` makes of the reply; the last Failure when every attempt failed, or one that cannot pass."""
-    for attempt in range(config.retries + 1):
+    for attempt in range(patience.retries + 1):
         try:
-            return read(exchange(url, body, config.timeout))
+            return read(exchange(url, body, patience.timeout))
         except Failure as failure:
-            if not failure.again or attempt == config.retries:
+            if not failure.again or attempt == patience.retries:
                 raise
-            pause = config.backoff * 2**attempt * random.uniform(0.5, 1.0)  # so that many do not come back at once
+            pause = patience.backoff * 2**attempt * random.uniform(0.5, 1.0)  # so that many do not come back at once
             time.sleep(min(max(pause, failure.wait), LONGEST_WAIT))
     raise AssertionError("unreachable")
 
@@ -92,7 +108,7 @@ def _read(reply: Any, deadline: float) -> bytes:
 
 def _refused(error: urllib.error.HTTPError) -> Failure:
     try:
-        said = " ".join(error.read(300).decode("utf-8", "replace").split())
+        said = " ".join(error.read(LONGEST_REFUSAL).decode("utf-8", "replace").split())
     except (OSError, http.client.HTTPException):
         said = ""
     asked = error.headers.get("Retry-After", "")
@@ -101,6 +117,7 @@ def _refused(error: urllib.error.HTTPError) -> Failure:
         again=error.code in MAY_PASS,
         status=error.code,
         wait=float(asked) if asked.isdigit() else 0.0,
+        said=said,
     )
 
 
