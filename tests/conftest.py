@@ -50,6 +50,26 @@ def tiny_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_wan()` as a diffusers folder; not to be written to."""
+    from tiny import tiny_wan
+
+    folder = tmp_path_factory.mktemp("tiny_wan")
+    tiny_wan().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_text_to_video_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_text_to_video_sd()` as a diffusers folder; not to be written to."""
+    from tiny import tiny_text_to_video_sd
+
+    folder = tmp_path_factory.mktemp("tiny_text_to_video_sd")
+    tiny_text_to_video_sd().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def chromium() -> Iterator["Browser"]:
     """A headless Chromium, or a skip that says what is missing."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")

@@ -13,12 +13,17 @@ from typing import Literal, TypeVar
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLWan,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
+    TextToVideoSDPipeline,
     UNet2DConditionModel,
+    UNet3DConditionModel,
+    WanPipeline,
+    WanTransformer3DModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
@@ -30,14 +35,19 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
+    UMT5Config,
+    UMT5EncoderModel,
 )
 
 Prediction = Literal["epsilon", "v_prediction"]
-Pipeline = TypeVar("Pipeline", StableDiffusion3Pipeline, StableDiffusionPipeline)
+Pipeline = TypeVar("Pipeline", StableDiffusion3Pipeline, StableDiffusionPipeline, WanPipeline, TextToVideoSDPipeline)
 
 IMAGE_SIZE = 32
 LATENT_SIZE = 16
 LATENT_CHANNELS = 4
+VIDEO_SIZE = 16
+VIDEO_LATENT_SIZE = 8
+"""Of ModelScope's; Wan's are half of it."""
 MAX_TOKENS = 16
 TEXT_WIDTH = 32
 CORPUS = (
@@ -89,6 +99,36 @@ def tiny_sd(seed: int = 0, prediction_type: Prediction = "epsilon") -> StableDif
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
+        )
+        return _finish(pipeline)
+
+
+def tiny_wan(seed: int = 0) -> WanPipeline:
+    """Wan 2.1: UMT5, a video transformer, a causal VAE that shrinks sides and frames fourfold, rectified flow."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = t5_tokenizer()
+        pipeline = WanPipeline(
+            tokenizer=tokenizer,  # pyright: ignore[reportArgumentType]
+            text_encoder=UMT5EncoderModel(_umt5_config(tokenizer)),
+            transformer=_wan_transformer(),
+            vae=_wan_autoencoder(),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        )
+        return _finish(pipeline)
+
+
+def tiny_text_to_video_sd(seed: int = 0) -> TextToVideoSDPipeline:
+    """ModelScope: one CLIP encoder, a UNet over space and time, a VAE of images, DDIM on scaled-linear betas."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = clip_tokenizer()
+        pipeline = TextToVideoSDPipeline(
+            unet=_unet_3d(),
+            vae=_autoencoder(quant_conv=True),
+            text_encoder=CLIPTextModel(_clip_config(tokenizer)),
+            tokenizer=tokenizer,
+            scheduler=_ddim("epsilon"),
         )
         return _finish(pipeline)
 
@@ -158,6 +198,62 @@ def _t5_encoder(tokenizer: T5Tokenizer) -> T5EncoderModel:
         eos_token_id=tokenizer.eos_token_id,
     )
     return T5EncoderModel(config)
+
+
+def _umt5_config(tokenizer: T5Tokenizer) -> UMT5Config:
+    return UMT5Config(
+        vocab_size=len(tokenizer),
+        d_model=TEXT_WIDTH,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=4,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _wan_transformer() -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        text_dim=TEXT_WIDTH,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=32,
+    )
+
+
+def _wan_autoencoder() -> AutoencoderKLWan:
+    return AutoencoderKLWan(
+        base_dim=8,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[True, True],
+        latents_mean=[0.2, -0.1, 0.0, 0.1],
+        latents_std=[0.8, 1.2, 1.0, 0.9],
+        scale_factor_temporal=4,
+        scale_factor_spatial=4,
+    )
+
+
+def _unet_3d() -> UNet3DConditionModel:
+    return UNet3DConditionModel(
+        sample_size=VIDEO_LATENT_SIZE,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock3D", "CrossAttnDownBlock3D"),
+        up_block_types=("CrossAttnUpBlock3D", "UpBlock3D"),
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
 
 
 def _sd3_transformer() -> SD3Transformer2DModel:
@@ -232,7 +328,7 @@ def _finish(pipeline: Pipeline) -> Pipeline:
 def _liven(module: nn.Module) -> None:
     """Draws every weight from N(0, 1/fan_in), so that prompts and guidance change the picture."""
     for layer in module.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d):
             nn.init.normal_(layer.weight, std=1 / math.sqrt(layer.weight[0].numel()))
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight)

@@ -62,6 +62,11 @@ def read_image(source: Path | bytes, name: str = "") -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
+def to_pil(image_3HW: Tensor) -> Image.Image:
+    """``[3, H, W]`` in 0..1 as an 8-bit picture."""
+    return Image.fromarray((image_3HW.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
 def _pixels(image: Image.Image) -> np.ndarray:
     """``[H, W, 3]`` float32 in 0..1."""
     if image.mode.startswith("I;16"):

@@ -1,10 +1,11 @@
-"""Videos on disk: which frames of them are looked at, and reading those. Decoding takes PyAV (``beholder[video]``).
+"""Videos on disk: which frames of them are looked at, reading those, and writing. It takes PyAV (``beholder[video]``).
 
 Imports nothing heavy: the command line reads the settings from here.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+Choose = Callable[[Sequence[float]], list[int]]
+"""Which frames of a video are looked at, by their times in seconds; the first is at 0."""
 SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif")
 
 
@@ -48,9 +51,10 @@ def by_count(total: int, count: int) -> list[int]:
     return np.linspace(0, total - 1, count).astype(int).tolist()
 
 
-def read_frames(path: Path, config: FrameConfig | None = None) -> "list[Image.Image]":
+def read_frames(path: Path, config: FrameConfig | None = None, choose: Choose | None = None) -> "list[Image.Image]":
     """The chosen frames as RGB pictures; InputError where the file is missing or no video, or PyAV is.
 
+    ``choose``, where it is given, stands in the place of ``config``.
     The video is decoded twice, first for the times alone, so that only the chosen frames are ever kept in memory.
     """
     from PIL import Image
@@ -58,11 +62,13 @@ def read_frames(path: Path, config: FrameConfig | None = None) -> "list[Image.Im
     config = config or FrameConfig()
     if config.every <= 0 or config.most < 1 or (config.count is not None and config.count < 1):
         raise InputError(f"frames: {config} asks for no frame; every, most and count must be greater than 0")
-    last = None if config.count is not None else config.every * config.most
+    last = None if choose is not None or config.count is not None else config.every * config.most
     times = [time for time, _ in _decode(path, last)]
     if not times:
         raise InputError(f"video: {str(path)!r} holds no frame")
-    if config.count is None:
+    if choose is not None:
+        wanted = choose([time - times[0] for time in times])
+    elif config.count is None:
         wanted = by_seconds([time - times[0] for time in times], config.every, config.most)
     else:
         wanted = by_count(len(times), config.count)
@@ -73,21 +79,49 @@ def read_frames(path: Path, config: FrameConfig | None = None) -> "list[Image.Im
     return [kept[i] for i in wanted]
 
 
-def read_video(path: Path, config: FrameConfig | None = None) -> "Tensor":
+def read_video(path: Path, config: FrameConfig | None = None, choose: Choose | None = None) -> "Tensor":
     """The chosen frames as ``[F, 3, H, W]`` float32 in 0..1; InputError as `read_frames`."""
     import numpy as np
     import torch
 
-    frames = np.stack([np.asarray(frame) for frame in read_frames(path, config)])
+    frames = np.stack([np.asarray(frame) for frame in read_frames(path, config, choose)])
     return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+
+
+def write_video(path: Path, video: "Tensor", fps: int) -> None:
+    """``[F, 3, H, W]`` in 0..1 as H.264 in an MP4, written beside and renamed; InputError where PyAV is missing.
+
+    Close to lossless (CRF 12), but 4:2:0: colours have half the resolution. Odd sides lose their last row or column.
+    """
+    av = pyav("writing")
+    frames = (video.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    height, width = (side // 2 * 2 for side in frames.shape[1:3])
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=fps, options={"crf": "12"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for frame in frames:
+                picture = av.VideoFrame.from_ndarray(frame[:height, :width].copy(), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def pyav(doing: str) -> Any:
+    """The PyAV module; InputError naming the extra where it is missing."""
+    try:
+        import av
+    except ImportError as error:
+        raise InputError(f"video: {doing} videos takes PyAV; pip install 'beholder[video]'") from error
+    return av
 
 
 def _decode(path: Path, last: float | None) -> Iterator[tuple[float, Any]]:
     """Times and frames in the order of showing, up to the first that is later than ``last`` seconds after the first."""
-    try:
-        import av
-    except ImportError as error:
-        raise InputError("video: reading videos takes PyAV; pip install 'beholder[video]'") from error
+    av = pyav("reading")
     if not path.is_file():
         raise InputError(f"video: no file {str(path)!r}")
     try:

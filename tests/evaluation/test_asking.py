@@ -12,8 +12,9 @@ from beholder.cli import run
 from beholder.errors import InputError
 from beholder.evaluation.asking import ask
 from beholder.evaluation.comparing import Pair, compare, find_pairs
-from beholder.evaluation.grids import save_png, to_pil
+from beholder.evaluation.grids import save_png
 from beholder.evaluation.media_files import find_media, read_medium
+from beholder.media import to_pil
 from beholder.worlds.shapes.prompts import parse, scene_for
 from beholder.worlds.shapes.scenes import render
 from small_videos import write_video

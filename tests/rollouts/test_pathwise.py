@@ -114,3 +114,46 @@ def test_coefficients_are_what_a_step_moves_the_image_by() -> None:
 )
 def test_taught_steps_are_even_and_hold_the_last(stop: int, count: int, want: list[int]) -> None:
     assert taught_steps(stop, count) == want
+
+
+# ------------------------------------------------------------------------------------------------- frames (VADER)
+
+FRAMES = torch.tensor([[1], [0], [1]])
+
+
+def frame_reward(clean: Tensor) -> Tensor:
+    """The reward of each sample's one decoded frame; the second axis of the state is time."""
+    return reward(clean[torch.arange(len(clean))[:, None], FRAMES].expand(-1, 2, -1))
+
+
+def test_a_reward_of_one_frame_follows_that_frame_alone() -> None:
+    """VADER: K = 1 and one frame of each video; its direction is 0 in every other, and the step learns from it."""
+    policy, start = WeightPerStep(), start_of()
+    path = follow(policy, start, SIGMAS, [4], GUIDANCE)  # pyright: ignore[reportArgumentType]
+    clean = path.clean_Nx.requires_grad_()
+    (gradient_Nx,) = torch.autograd.grad(frame_reward(clean).sum(), clean)
+    d, _ = directions(path, SIGMAS, gradient_Nx)
+    silent = torch.ones(3, 2, dtype=torch.bool).scatter(1, FRAMES, False)
+    assert d.next_Mx[silent].eq(0).all() and d.next_Mx[~silent].ne(0).all()
+    psi = (policy.velocity(d.state_Mx, d.sigma_M) * d.next_Mx).flatten(1).sum(1)
+    (got,) = torch.autograd.grad(psi.mean(), policy.w)
+    x = path.states[0]
+    last = x - 0.15 * torch.tanh(policy.w[4] * x)
+    (want,) = torch.autograd.grad(frame_reward(last).mean(), policy.w)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-8)
+    assert got.nonzero().flatten().tolist() == [4]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_live_steps_learn_from_one_frame_through_all_of_them(count: int) -> None:
+    policy, start = WeightPerStep(), start_of()
+    steps = list(range(STEPS - count, STEPS))
+    path = follow(policy, start, SIGMAS, steps, GUIDANCE)  # pyright: ignore[reportArgumentType]
+    clean = live_clean(policy, path.states[0], SIGMAS[steps[0] :], start.condition, None, GUIDANCE)  # pyright: ignore
+    (got,) = torch.autograd.grad(frame_reward(clean).mean(), policy.w)
+    assert got.nonzero().flatten().tolist() == steps
+    x = path.states[0]
+    for s in steps:
+        x = x + (SIGMAS[s + 1] - SIGMAS[s]).float() * torch.tanh(policy.w[s] * x)
+    (want,) = torch.autograd.grad(frame_reward(x).mean(), policy.w)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-7)

@@ -17,7 +17,7 @@ from learners import weights_of
 
 from beholder import methods
 from beholder.config import RunConfig
-from beholder.evaluation.grids import to_pil
+from beholder.media import to_pil
 from beholder.methods import METHODS, Method
 from beholder.methods.row import vary
 from beholder.policies import load_policy

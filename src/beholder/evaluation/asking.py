@@ -16,8 +16,8 @@ from beholder.errors import InputError, RunError
 from beholder.evaluation.media_files import find_media, kind_of, read_medium
 from beholder.judges.checklist import SLOT
 from beholder.judges.judge import Judge, all_failed, count_reasons
-from beholder.judges.load import load_judge_or_published
 from beholder.judges.settings import JudgeConfig, Kind
+from beholder.rewards.small_judge import load_any_judge_or_published
 from beholder.video import FrameConfig
 
 Row = dict[str, Any]
@@ -44,7 +44,7 @@ def ask(
 
     @cache
     def judge_of(kind: Kind) -> Judge:
-        return load_judge_or_published(model, kind, judge or JudgeConfig())
+        return load_any_judge_or_published(model, kind, judge or JudgeConfig())
 
     for path in media:
         asks = judge_of(kind_of(path))

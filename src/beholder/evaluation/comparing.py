@@ -17,9 +17,10 @@ from beholder.evaluation.media_files import find_media, kind_of, read_medium
 from beholder.judges.ask import put_checklist
 from beholder.judges.checklist import Checklist
 from beholder.judges.checklist_file import DEFAULT, load_checklist
-from beholder.judges.load import SHAPES, load_judge_or_published
+from beholder.judges.load import SHAPES
 from beholder.judges.medium import Medium
 from beholder.judges.settings import JudgeConfig
+from beholder.rewards.small_judge import load_any_judge_or_published
 from beholder.video import FrameConfig
 
 
@@ -49,7 +50,7 @@ def compare(
     chosen = load_checklist(checklist or (SHAPES if model == SHAPES else DEFAULT[kind])).needed()
     if chosen.needs_prompt and any(pair.prompt is None for pair in pairs):
         raise InputError(f"compare: the checklist {chosen.name!r} asks about the prompt; give --prompt")
-    asked = load_judge_or_published(model, kind, judge or JudgeConfig())
+    asked = load_any_judge_or_published(model, kind, judge or JudgeConfig())
     for pair in pairs:
         media, unread = zip(*(_read(path, frames, len(pairs) == 1) for path in (pair.first, pair.second)), strict=True)
         judged = put_checklist(asked, chosen, media, [pair.prompt] * 2)

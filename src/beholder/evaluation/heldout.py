@@ -64,7 +64,8 @@ def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
 def draw_images(
     policy: Policy, prompts: Sequence[str], seeds: Sequence[int], steps: int, guidance: float, batch: int
 ) -> Tensor:
-    """Deterministic samples ``[N, 3, H, W]`` in 0..1, one per prompt and seed, ``batch`` at a time."""
+    """Deterministic samples in 0..1, one per prompt and seed, ``batch`` at a time: ``[N, 3, H, W]``, or videos
+    ``[N, F, 3, H, W]``."""
     sigmas = policy.schedule(steps)
     setting, images = GuidanceConfig(scale=guidance), []
     for i in range(0, len(prompts), batch):

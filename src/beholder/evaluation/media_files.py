@@ -6,9 +6,9 @@ from pathlib import Path
 from beholder import video
 from beholder.errors import InputError
 from beholder.evaluation.scoring import SUFFIXES
-from beholder.judges.medium import Medium, as_still
+from beholder.judges.medium import Medium
 from beholder.judges.settings import Kind
-from beholder.media import read_image
+from beholder.media import read_image, to_pil
 from beholder.video import FrameConfig, read_frames
 
 
@@ -21,7 +21,7 @@ def read_medium(path: Path, frames: FrameConfig | None = None) -> Medium:
     """The picture, or the chosen frames of the video; InputError where it cannot be read."""
     if kind_of(path) == "video":
         return Medium(tuple(read_frames(path, frames)), "video")
-    return Medium((as_still(read_image(path)),))
+    return Medium((to_pil(read_image(path)),))
 
 
 def find_media(verb: str, paths: list[Path]) -> list[Path]:

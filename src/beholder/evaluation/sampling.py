@@ -1,20 +1,23 @@
-"""Images from a generator, on disk."""
+"""Images and videos from a generator, on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from beholder.config import PolicyConfig
 from beholder.errors import InputError
-from beholder.evaluation.grids import save_grid, save_png, to_pil
+from beholder.evaluation.grids import save_grid, save_png
 from beholder.evaluation.heldout import draw_images
+from beholder.media import to_pil
 from beholder.policies import load_policy
 from beholder.policies.annealed import Annealed
 from beholder.prompts import load_prompts
+from beholder.video import pyav, write_video
 
 DEFAULT_PROMPTS = 6
 BATCH = 64
-"""Images per network call."""
+"""Images per network call; videos are drawn one by one."""
 
 
 def sample_to_folder(
@@ -28,14 +31,20 @@ def sample_to_folder(
     output: Path,
     share: float = 1.0,
     anneal: float | None = None,
+    resolution: int | None = None,
+    width: int | None = None,
+    frames: int | None = None,
 ) -> list[dict[str, Any]]:
-    """``n`` images of each prompt as PNG files, a grid with one prompt a row, and `images.jsonl`; what was written.
+    """``n`` images of each prompt as PNG files (videos as MP4), a grid with one prompt a row, and `images.jsonl`; what
+    was written.
 
     Without prompts, one held-out prompt of each kind of the bundled world. ``share`` of the adapter's weights applies;
-    ``anneal`` is the power of `Annealed`. InputError for sizes below 1.
+    ``anneal`` is the power of `Annealed`; ``resolution``, ``width`` and ``frames`` are the policy's. InputError for
+    sizes below 1, and for videos without PyAV.
     """
-    for name, value in {"n": n, "steps": steps, "guidance": guidance}.items():
-        if not value > 0:
+    sizes = {"resolution": resolution, "width": width, "frames": frames}
+    for name, value in {"n": n, "steps": steps, "guidance": guidance, **sizes}.items():
+        if value is not None and not value > 0:
             raise InputError(f"{name}: {value} must be greater than 0")
     if not prompts:
         heldout = load_prompts("shapes:held_out")
@@ -44,17 +53,24 @@ def sample_to_folder(
     if adapter is None and (share != 1 or anneal is not None):
         name = "share" if share != 1 else "anneal"
         raise InputError(f"{name}: mixes trained weights with the base; name an --adapter")
-    policy: Any = load_policy(PolicyConfig(model=model, adapter=adapter, training=training, share=share))
+    base = PolicyConfig(model=model, resolution=resolution, width=width, frames=frames)
+    policy: Any = load_policy(replace(base, adapter=adapter, training=training, share=share))
+    fps = policy.family.fps
+    if fps:
+        pyav("writing")  # before anything is drawn
     if anneal is not None:
-        policy = Annealed(policy, load_policy(PolicyConfig(model=model)), anneal)
+        policy = Annealed(policy, load_policy(base), anneal)
     texts = [text for text in prompts for _ in range(n)]
     seeds = [seed * 1_000_003 + i for i in range(n)] * len(prompts)
-    images = draw_images(policy, texts, seeds, steps, guidance, BATCH)
+    images = draw_images(policy, texts, seeds, steps, guidance, 1 if fps else BATCH)
     output.mkdir(parents=True, exist_ok=True)
     written = []
     for i, (image, text) in enumerate(zip(images, texts, strict=True)):
-        path = output / f"{i // n:03d}_{i % n:02d}.png"
-        save_png(to_pil(image), path)
+        path = output / f"{i // n:03d}_{i % n:02d}.{'mp4' if fps else 'png'}"
+        if fps:
+            write_video(path, image, fps)
+        else:
+            save_png(to_pil(image), path)
         written.append({"image": str(path), "prompt": text, "seed": seeds[i]})
     save_grid(images, output / "grid.png", columns=n)
     (output / "images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from beholder.evaluation.prefetch import AHEAD, prefetched
 from beholder.evaluation.score_log import ScoreLog
 from beholder.media import read_image, read_pairs
 from beholder.rewards import Reward, load_rewards, score
+from beholder.rewards.zoo.parts import PartedScorer
 from beholder.rewards.zoo.scorer import StagedScorer
+from beholder.rewards.zoo.unified_reward import WordedReward
 from beholder.rewards.zoo.visionreward import ChecklistReward
 from beholder.video import SUFFIXES as VIDEO_SUFFIXES
-from beholder.video import read_video
+from beholder.video import Choose, read_video
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 NAMED = 3
@@ -104,9 +106,29 @@ class Prepared:
 
 def _load(path: Path, rewards: Sequence[Reward]) -> Prepared:
     try:
-        image = read_video(path) if path.suffix.lower() in VIDEO_SUFFIXES else read_image(path)
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            prepared = prepare(read_image(path), rewards)
+        else:
+            looks: dict[Choose | None, list[Reward]] = {}
+            for reward in rewards:
+                looks.setdefault(_frames(reward), []).append(reward)
+            seen = [prepare(read_video(path, choose=choose), some) for choose, some in looks.items()]
+            inputs = {name: value for one in seen for name, value in one.inputs.items()}
+            prepared = Prepared(inputs, "; ".join(one.error for one in seen if one.error))
     except InputError as error:
         return Prepared({}, str(error))
+    return replace(prepared, error=f"{path}: {prepared.error}") if prepared.error else prepared
+
+
+def _frames(reward: Reward) -> Choose | None:
+    """Which frames of a video the reward looks at, where it has a rule of its own."""
+    if isinstance(reward.score, PartedScorer):
+        return reward.score.parts.frames
+    return reward.score.frames if isinstance(reward.score, WordedReward) else None
+
+
+def prepare(image: Tensor, rewards: Sequence[Reward]) -> Prepared:
+    """An image or a video as each reward takes it; ``error`` says which one refuses it."""
     inputs: dict[str, Tensor] = {}
     error = ""
     for reward in rewards:
@@ -116,9 +138,10 @@ def _load(path: Path, rewards: Sequence[Reward]) -> Prepared:
             continue
         network = scorer.network  # outside the try: weights that cannot be read are no image's fault
         try:
-            inputs[reward.name] = network.prepare(image[None])[0]
+            by_frames = image.ndim == 4 and not reward.video
+            inputs[reward.name] = network.prepare(image) if by_frames else network.prepare(image[None])[0]
         except InputError as refused:
-            error = f"{path}: {refused}"
+            error = str(refused)
     return Prepared(inputs, error)
 
 
@@ -127,10 +150,12 @@ def _rows(pairs: Sequence[tuple[Path, str]], items: Sequence[Prepared], rewards:
     columns: dict[str, list[float | None]] = {}
     parts: list[dict[str, Row]] = [{} for _ in items]
     for reward in rewards:
-        if isinstance(reward.score, ChecklistReward):
+        if isinstance(reward.score, ChecklistReward | WordedReward) and not reward.pairwise:
             columns[reward.name] = _described(reward.name, reward.score, items, texts, parts)
+        elif isinstance(reward.score, PartedScorer):
+            columns[reward.name] = _parted(reward.name, reward.score, items, texts, parts)
         else:
-            columns[reward.name] = _column(reward, items, texts)
+            columns[reward.name] = column(reward, items, texts)
     rows: list[Row] = []
     for i, ((path, text), item) in enumerate(zip(pairs, items, strict=True)):
         row: Row = {"image": str(path), "prompt": text, **{name: column[i] for name, column in columns.items()}}
@@ -140,9 +165,13 @@ def _rows(pairs: Sequence[tuple[Path, str]], items: Sequence[Prepared], rewards:
 
 
 def _described(
-    name: str, scorer: ChecklistReward, items: Sequence[Prepared], texts: Sequence[str], parts: list[dict[str, Row]]
+    name: str,
+    scorer: ChecklistReward | WordedReward,
+    items: Sequence[Prepared],
+    texts: Sequence[str],
+    parts: list[dict[str, Row]],
 ) -> list[float | None]:
-    """The totals of a checklist; what they are made of goes into ``parts`` under the reward's name."""
+    """The totals of a judge; what they are made of goes into ``parts`` under the reward's name."""
     column: list[float | None] = [None] * len(items)
     for i, (item, text) in enumerate(zip(items, texts, strict=True)):
         if name in item.inputs:
@@ -152,21 +181,42 @@ def _described(
     return column
 
 
-def _column(reward: Reward, items: Sequence[Prepared], texts: Sequence[str]) -> list[float | None]:
-    """One reward of every item, those of equal size together."""
-    network, device = reward, torch.device("cpu")
-    if isinstance(reward.score, StagedScorer):
-        network = Reward(reward.name, reward.score.score)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _parted(
+    name: str, scorer: PartedScorer, items: Sequence[Prepared], texts: Sequence[str], parts: list[dict[str, Row]]
+) -> list[float | None]:
+    """The values of a network with several outputs; the outputs go into ``parts`` under the reward's name."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    column: list[float | None] = [None] * len(items)
+    for members, given in _by_size(name, items):
+        with torch.no_grad():
+            table = scorer.table(given.to(device), [texts[i] for i in members]).cpu()
+        totals = scorer.parts.total(table).tolist()
+        for i, total, named in zip(members, totals, scorer.named(table), strict=True):
+            column[i] = None if math.isnan(total) else total
+            parts[i][name] = {"parts": named}
+    return column
+
+
+def _by_size(name: str, items: Sequence[Prepared]) -> Iterator[tuple[list[int], Tensor]]:
+    """The items that the reward called ``name`` scores, those of equal size together."""
     groups: dict[torch.Size, list[int]] = {}
     for i, item in enumerate(items):
-        if reward.name in item.inputs:
-            groups.setdefault(item.inputs[reward.name].shape, []).append(i)
-    column: list[float | None] = [None] * len(items)
+        if name in item.inputs:
+            groups.setdefault(item.inputs[name].shape, []).append(i)
     for members in groups.values():
-        given = torch.stack([items[i].inputs[reward.name] for i in members]).to(device)
+        yield members, torch.stack([items[i].inputs[name] for i in members])
+
+
+def column(reward: Reward, items: Sequence[Prepared], texts: Sequence[str]) -> list[float | None]:
+    """One reward of every item, those of equal size together; None where it failed."""
+    network, device = reward, torch.device("cpu")
+    if isinstance(reward.score, StagedScorer):
+        network = Reward(reward.name, reward.score.score, video=reward.video)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    column: list[float | None] = [None] * len(items)
+    for members, given in _by_size(reward.name, items):
         with torch.no_grad():
-            values = score(given, [texts[i] for i in members], [network]).values_NM[:, 0].tolist()
+            values = score(given.to(device), [texts[i] for i in members], [network]).values_NM[:, 0].tolist()
         for i, value in zip(members, values, strict=True):
             column[i] = None if math.isnan(value) else value
     return column

@@ -1,6 +1,6 @@
 """A policy: a diffusers pipeline that can be sampled, scored again, trained and put back on disk.
 
-Nothing here knows a model class; that is the family's file (`sd3.py`, `sd.py`). Add a family by writing such a file
+Nothing here knows a model class; that is the family's file (`sd3.py`, `wan.py`). Add a family by writing such a file
 and naming it in `FAMILIES`.
 """
 
@@ -23,11 +23,13 @@ from beholder.errors import InputError
 from beholder.policies.family import Family
 from beholder.policies.sd import SDFamily
 from beholder.policies.sd3 import SD3Family
-from beholder.policies.vae import encode_images
+from beholder.policies.text_to_video_sd import TextToVideoSDFamily
+from beholder.policies.wan import WanFamily
 from beholder.rollouts.engine import Start, noise_for
 from beholder.rollouts.trajectory import Condition
+from beholder.video import by_count
 
-FAMILIES: tuple[type[Family], ...] = (SD3Family, SDFamily)
+FAMILIES: tuple[type[Family], ...] = (SD3Family, SDFamily, WanFamily, TextToVideoSDFamily)
 ADAPTER = "default"
 REMEMBERED = 4096
 """Texts whose conditions are kept; one of SD3.5's takes 4 MB."""
@@ -118,13 +120,27 @@ class Policy:
         return v_u + guidance.scale * (v_c - v_u)
 
     def schedule(self, steps: int) -> Tensor:
-        return self.family.schedule(steps)
+        """As `Family.schedule`; InputError where the scheduler has none (a stretched one has none of 1 step)."""
+        sigmas = self.family.schedule(steps)
+        if not sigmas.isfinite().all():
+            name = self.family.pipeline_class
+            raise InputError(f"steps: {name}'s scheduler has no schedule of {steps} step{'s' * (steps != 1)}; use more")
+        return sigmas
 
-    def decode(self, final_Nx: Tensor, sigma: float, batch: int) -> Tensor:
-        """Images ``[N, 3, H, W]`` in 0..1, float32, ``batch`` at a time; with gradient where the latents have one."""
+    def decode(self, final_Nx: Tensor, sigma: float, batch: int, frame_NK: Tensor | None = None) -> Tensor:
+        """Images ``[N, 3, H, W]`` or videos ``[N, F, 3, H, W]`` in 0..1, float32, ``batch`` at a time.
+
+        With gradient where the latents have one. ``frame_NK`` (int64): of each video only these frames of its own.
+        """
+        if frame_NK is not None and self.family.frames is None:
+            raise InputError(f"frames: {self.family.pipeline_class} draws images, which have none; leave them out")
+        decoded = []
         with torch.set_grad_enabled(final_Nx.requires_grad):
-            parts = final_Nx.split(batch)
-            return torch.cat([self.family.decode(x, torch.full((len(x),), sigma, device=x.device)) for x in parts])
+            for i in range(0, len(final_Nx), batch):
+                x = final_Nx[i : i + batch]
+                sigma_N = torch.full((len(x),), sigma, device=x.device)
+                decoded.append(self.family.decode(x, sigma_N, None if frame_NK is None else frame_NK[i : i + batch]))
+        return torch.cat(decoded)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
@@ -145,23 +161,31 @@ class Policy:
             self.network = network
 
     def encode_images(self, images: list[Tensor]) -> Tensor:
-        """Clean latents ``[N, C, h, w]`` of images ``[3, H, W]`` in 0..1, fitted to the policy's resolution."""
-        return encode_images(self.pipeline.vae, self.fitted(images).to(self.device))
+        """Clean latents ``[N, ...]`` of images ``[3, H, W]`` or videos ``[F, 3, H, W]`` in 0..1, fitted to the policy's
+        size and number of frames. InputError where the policy draws the other kind."""
+        kind, ndim = ("images", 3) if self.family.frames is None else ("videos", 4)
+        if any(image.ndim != ndim for image in images):
+            name = self.family.pipeline_class
+            raise InputError(f"policy.model: {name} draws {kind}, so it can only start and learn from {kind}")
+        return self.family.to_latents(self.fitted(images).to(self.device))
 
     def fitted(self, images: list[Tensor]) -> Tensor:
-        """Images ``[3, H, W]`` of any size, scaled to cover the policy's resolution and cut to it: ``[N, 3, H, W]``."""
-        factor = self.pipeline.vae_scale_factor
-        height, width = (side * factor for side in self.family.latent_shape()[-2:])
+        """Images ``[3, H, W]`` or videos ``[F, 3, H, W]`` of any size, scaled to cover the policy's and cut to it;
+        of videos as many frames as the policy draws, spread evenly."""
+        height, width = self.family.size
         fitted = []
         for image in images:
-            h, w = image.shape[1:]
+            pixels = image if image.ndim == 4 else image[None]
+            if image.ndim == 4 and self.family.frames is not None:
+                pixels = pixels[by_count(len(pixels), self.family.frames)]
+            h, w = pixels.shape[-2:]
             if (h, w) != (height, width):
                 scale = max(height / h, width / w)
                 size = [max(height, round(h * scale)), max(width, round(w * scale))]
-                image = F.interpolate(image[None], size, mode="area" if scale < 1 else "bilinear")[0]
+                pixels = F.interpolate(pixels, size, mode="area" if scale < 1 else "bilinear")
                 top, left = (size[0] - height) // 2, (size[1] - width) // 2
-                image = image[:, top : top + height, left : left + width]
-            fitted.append(image)
+                pixels = pixels[:, :, top : top + height, left : left + width]
+            fitted.append(pixels if image.ndim == 4 else pixels[0])
         return torch.stack(fitted)
 
     def keep_reference(self) -> None:

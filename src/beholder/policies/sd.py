@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from beholder.config import PolicyConfig
 from beholder.errors import InputError
-from beholder.policies.family import resolution
-from beholder.policies.vae import decode_latents
+from beholder.policies.family import check_still, pixel_size
+from beholder.policies.vae import decode_latents, encode_images
 from beholder.rollouts.kernels import per_sample
 from beholder.rollouts.trajectory import Condition
 
@@ -28,7 +28,11 @@ class SDFamily:
     network_name = "unet"
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
+    frames: int | None = None
+    fps = 0
+
     def __init__(self, pipeline: Any, config: PolicyConfig) -> None:
+        check_still(config, self.pipeline_class)
         self.pipeline = pipeline
         self.prediction = pipeline.scheduler.config.prediction_type
         if self.prediction not in ("epsilon", "v_prediction", "sample"):
@@ -37,7 +41,8 @@ class SDFamily:
                 "set it in scheduler/scheduler_config.json"
             )
         scale = pipeline.vae_scale_factor
-        self.resolution = resolution(config.resolution, pipeline.unet.config.sample_size * scale, scale)
+        own = pipeline.unet.config.sample_size * scale
+        self.size = pixel_size(config, (own, own), scale)
         alphas = pipeline.scheduler.alphas_cumprod.double()
         alpha, s = alphas.sqrt(), (1 - alphas).sqrt()
         self.sigma_table = s / (alpha + s)
@@ -50,8 +55,8 @@ class SDFamily:
         return Condition({"tokens": tokens})
 
     def latent_shape(self) -> tuple[int, ...]:
-        side = self.resolution // self.pipeline.vae_scale_factor
-        return (self.pipeline.unet.config.in_channels, side, side)
+        height, width = (side // self.pipeline.vae_scale_factor for side in self.size)
+        return (self.pipeline.unet.config.in_channels, height, width)
 
     def schedule(self, steps: int) -> Tensor:
         """The σ of the DDIM timesteps the pipeline's scheduler would visit, then its final one (not 0 in SD 1.x)."""
@@ -94,5 +99,8 @@ class SDFamily:
             noise, x0 = (z - alpha * predicted) / s, predicted
         return noise - x0
 
-    def decode(self, x: Tensor, sigma_N: Tensor) -> Tensor:
+    def decode(self, x: Tensor, sigma_N: Tensor, frame_NK: Tensor | None = None) -> Tensor:
         return decode_latents(self.pipeline.vae, x / per_sample(root(sigma_N), x))
+
+    def to_latents(self, media: Tensor) -> Tensor:
+        return encode_images(self.pipeline.vae, media)

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from beholder.config import PolicyConfig
-from beholder.policies.family import resolution
-from beholder.policies.vae import decode_latents
+from beholder.policies.family import check_still, pixel_size
+from beholder.policies.vae import decode_latents, encode_images
 from beholder.rollouts.trajectory import Condition
 
 
@@ -20,10 +20,15 @@ class SD3Family:
     DEFAULT_TEXT_TOKENS = 256
     """What the pipeline itself pads T5 to."""
 
+    frames: int | None = None
+    fps = 0
+
     def __init__(self, pipeline: Any, config: PolicyConfig) -> None:
+        check_still(config, self.pipeline_class)
         self.pipeline = pipeline
         scale, patch = pipeline.vae_scale_factor, pipeline.transformer.config.patch_size
-        self.resolution = resolution(config.resolution, pipeline.default_sample_size * scale, scale * patch)
+        own = pipeline.default_sample_size * scale
+        self.size = pixel_size(config, (own, own), scale * patch)
         self.text_tokens = config.max_sequence_length or self.DEFAULT_TEXT_TOKENS
 
     def encode(self, prompts: list[str]) -> Condition:
@@ -37,8 +42,8 @@ class SD3Family:
         return Condition({"tokens": tokens, "pooled": pooled})
 
     def latent_shape(self) -> tuple[int, ...]:
-        side = self.resolution // self.pipeline.vae_scale_factor
-        return (self.pipeline.transformer.config.in_channels, side, side)
+        height, width = (side // self.pipeline.vae_scale_factor for side in self.size)
+        return (self.pipeline.transformer.config.in_channels, height, width)
 
     def schedule(self, steps: int) -> Tensor:
         scheduler = type(self.pipeline.scheduler).from_config(self.pipeline.scheduler.config)
@@ -69,5 +74,8 @@ class SD3Family:
             return_dict=False,
         )[0].float()
 
-    def decode(self, x: Tensor, sigma_N: Tensor) -> Tensor:
+    def decode(self, x: Tensor, sigma_N: Tensor, frame_NK: Tensor | None = None) -> Tensor:
         return decode_latents(self.pipeline.vae, x)
+
+    def to_latents(self, media: Tensor) -> Tensor:
+        return encode_images(self.pipeline.vae, media)

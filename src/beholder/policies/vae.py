@@ -14,6 +14,12 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
     return (images / 2 + 0.5).clamp(0, 1)
 
 
+def frames_of(video_NFx: Tensor, frame_NK: Tensor) -> Tensor:
+    """``[N, K, ...]``: of each video or its latents ``[N, F, ...]`` its own frames."""
+    rows = torch.arange(len(video_NFx), device=video_NFx.device)[:, None]
+    return video_NFx[rows, frame_NK.to(video_NFx.device)]
+
+
 @torch.no_grad()
 def encode_images(vae: Any, images: Tensor) -> Tensor:
     """Images ``[N, 3, H, W]`` in 0..1 to float32 latents ``[N, C, h, w]``: the posterior's mean, scaled."""

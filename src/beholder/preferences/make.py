@@ -17,8 +17,8 @@ from torch import Tensor
 
 from beholder.config import PolicyConfig
 from beholder.errors import InputError, RunError
-from beholder.evaluation.grids import to_pil
 from beholder.evaluation.heldout import draw_images
+from beholder.media import to_pil
 from beholder.policies import Policy, load_policy
 from beholder.preferences.annotators import Crowd, Taste, count_votes
 from beholder.preferences.schema import Medium, Record
@@ -123,7 +123,12 @@ def _records_in(path: Path) -> int | None:
 def _load(config: SetConfig) -> Policy:
     training = "full" if config.adapter and (Path(config.adapter) / "config.json").exists() else "lora"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_policy(PolicyConfig(model=config.model, adapter=config.adapter, training=training), device)
+    policy = load_policy(PolicyConfig(model=config.model, adapter=config.adapter, training=training), device)
+    if policy.family.frames is not None:
+        raise InputError(
+            f"model: {policy.family.pipeline_class} draws videos, but sets are made of images; name another"
+        )
+    return policy
 
 
 def _batches(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

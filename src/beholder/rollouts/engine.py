@@ -227,7 +227,8 @@ def denoising_error(trajectory: Trajectory, sample_M: Tensor, v: Tensor, target:
     """mean_D m (v - u)² ``[M]`` of velocities at re-noised samples, m the sample's mask or 1."""
     error = (v - target).square()
     if trajectory.mask_Nx is not None:
-        error = error * trajectory.mask_Nx[sample_M]
+        mask = trajectory.mask_Nx[sample_M]
+        error = error * (mask.unsqueeze(2) if error.ndim == 5 else mask)  # the same for all frames of a video
     return sum_dims(error) / trajectory.n_dims
 
 

@@ -6,7 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beholder.rewards import RewardTable, score
+from beholder.config import RunConfig
+from beholder.errors import InputError
+from beholder.policies import Policy
+from beholder.rewards import Reward, RewardTable, score
+from beholder.rewards.reward import answered, frames_needed
 from beholder.rollouts.engine import Start, noise_for
 from beholder.rollouts.pathwise import Path, direction, directions, follow, live_clean, taught_steps
 from beholder.rollouts.trajectory import Decisions, Trajectory
@@ -44,6 +48,35 @@ def follow_rewards(learner: Learner, groups: list[int]) -> Batch:
     return Batch(trajectory, advantage_M[:, None], everything, gate_N, stats)
 
 
+def check_frames(config: RunConfig, policy: Policy) -> None:
+    """InputError where `rollout.pathwise.frames` asks for frames that the policy does not draw."""
+    asked, drawn = config.rollout.pathwise.frames, policy.family.frames
+    if asked is None or (drawn is not None and asked <= drawn):
+        return
+    name = "rollout.pathwise.frames"
+    if drawn is None:
+        raise InputError(f"{name}: {policy.family.pipeline_class} draws images, which have no frames; leave it out")
+    raise InputError(f"{name}: {asked} of the {drawn} frames that are drawn; use at most {drawn}")
+
+
+def frames_scored(learner: Learner, seed_N: Tensor) -> Tensor | None:
+    """int64 ``[N, K]``: the frames of each sample that are decoded and scored, ascending; drawn by its seed where
+    `rollout.pathwise.frames` says how many, else those the rewards see. None: all, or images."""
+    count, drawn = learner.config.rollout.pathwise.frames, learner.policy.family.frames
+    if count is None or drawn is None:
+        frames, _ = frames_needed(learner.rewards)
+        return None if frames is None else torch.tensor(frames).expand(len(seed_N), -1)
+    rngs = [np.random.default_rng([seed, 7]) for seed in seed_N.tolist()]
+    return torch.from_numpy(np.sort(np.stack([rng.choice(drawn, count, replace=False) for rng in rngs]), 1))
+
+
+def _rewards(learner: Learner) -> list[Reward]:
+    """The rewards as they see what `frames_scored` leaves of a video."""
+    if learner.config.rollout.pathwise.frames is None:
+        return frames_needed(learner.rewards)[1]
+    return [replace(reward, frames=None) for reward in learner.rewards]
+
+
 def _steps(learner: Learner, steps: int) -> list[int]:
     """Which steps learn, the last of them the one that predicts the image; the same in all processes."""
     p = learner.config.rollout.pathwise
@@ -59,12 +92,13 @@ def _followed(learner: Learner, start: Start, sigmas: Tensor, steps: list[int]) 
     r = learner.config.rollout
     path = follow(learner.policy, start, sigmas, steps, r.guidance)
     stop, cost = steps[-1], len(start.prompts) * (steps[-1] + 1)
+    frame_NK = frames_scored(learner, start.seed_N)
     if r.pathwise.inputs == "live":
-        table = _judged(learner, path.clean_Nx, start.prompts)
+        table = _judged(learner, path.clean_Nx, start.prompts, frame_NK)
         decisions = direction(path.states[0], sigmas[steps[0]].item(), path.clean_Nx[:, :0], steps[0], 0)
         decision_NS = torch.arange(len(start.prompts), device=path.clean_Nx.device)[:, None]
         return _trajectory(learner, start, path, decisions, decision_NS, cost), table
-    table, gradient_Nx = reward_gradient(learner, path.clean_Nx, start.prompts)
+    table, gradient_Nx = reward_gradient(learner, path.clean_Nx, start.prompts, frame_NK)
     decisions, decision_NS = directions(path, sigmas, gradient_Nx)
     kept = [decisions]
     for copy in range(r.pathwise.renoised):  # the last step again from the image under other noise (DRaFT-LV)
@@ -72,7 +106,7 @@ def _followed(learner: Learner, start: Start, sigmas: Tensor, steps: list[int]) 
         noise = noise_for(start.seed_N, tuple(path.clean_Nx.shape[1:]), RENOISED_STREAM + copy)
         x = (1 - sigma) * path.clean_Nx + sigma * noise.to(path.clean_Nx.device)
         again = follow(learner.policy, replace(start, x_Nx=x), sigmas[stop:], [0], r.guidance)
-        _, gradient_Nx = reward_gradient(learner, again.clean_Nx, start.prompts)
+        _, gradient_Nx = reward_gradient(learner, again.clean_Nx, start.prompts, frame_NK)
         first = int(kept[-1].state_id_M.max()) + 1
         scale = -sigma * (1 + r.pathwise.renoised)
         kept.append(direction(x, sigma, scale * gradient_Nx, stop, first))
@@ -108,27 +142,31 @@ def _trajectory(
     )
 
 
-def _judged(learner: Learner, clean_Nx: Tensor, prompts: list[str]) -> RewardTable:
+def _judged(learner: Learner, clean_Nx: Tensor, prompts: list[str], frame_NK: Tensor | None) -> RewardTable:
     with torch.no_grad():
-        images = learner.policy.decode(clean_Nx, 0.0, learner.config.rollout.batch)
-        return score(images, prompts, learner.rewards)
+        images = learner.policy.decode(clean_Nx, 0.0, learner.config.rollout.batch, frame_NK)
+        return score(images, prompts, _rewards(learner))
 
 
-def reward_gradient(learner: Learner, clean_Nx: Tensor, prompts: list[str]) -> tuple[RewardTable, Tensor]:
+def reward_gradient(
+    learner: Learner, clean_Nx: Tensor, prompts: list[str], frame_NK: Tensor | None = None
+) -> tuple[RewardTable, Tensor]:
     """The rewards of clean latents, and ∂ Σ_r w_r R_r / ∂ x̂0 of each sample; 0 where a reward failed."""
     x = clean_Nx.detach().requires_grad_()
     with torch.enable_grad():
-        total_N, table = weighted_rewards(learner, x, prompts)
+        total_N, table = weighted_rewards(learner, x, prompts, frame_NK)
         (gradient_Nx,) = torch.autograd.grad(total_N.sum(), x)
     return table, gradient_Nx.nan_to_num(0.0)
 
 
-def weighted_rewards(learner: Learner, clean_Nx: Tensor, prompts: list[str]) -> tuple[Tensor, RewardTable]:
+def weighted_rewards(
+    learner: Learner, clean_Nx: Tensor, prompts: list[str], frame_NK: Tensor | None = None
+) -> tuple[Tensor, RewardTable]:
     """Σ_r w_r R_r ``[N]`` with gradient, limited by the ceiling, 0 where a reward failed; and the rewards."""
     config, columns = learner.config, []
-    images = learner.policy.decode(clean_Nx, 0.0, len(clean_Nx))
-    for reward in learner.rewards:
-        values = reward.score(images, prompts).float()
+    images = learner.policy.decode(clean_Nx, 0.0, len(clean_Nx), frame_NK)
+    for reward in _rewards(learner):
+        values = answered(reward, images, prompts)
         ceiling = config.rollout.pathwise.ceiling
         columns.append((values, values if ceiling is None else values.clamp_max(ceiling)))
     weights = [config.rewards[reward.name] for reward in learner.rewards]
@@ -150,7 +188,8 @@ def live_loss(learner: Learner, trajectory: Trajectory, decisions: Decisions) ->
     levels = sigmas[len(sigmas) - 1 - _steps_left(sigmas, d) :]
     clean = live_clean(learner.policy, d.state_Mx, levels, condition, unconditional, trajectory.guidance)
     prompts = [trajectory.prompts[i] for i in rows.tolist()]
-    return -weighted_rewards(learner, clean, prompts)[0].mean()
+    frame_NK = frames_scored(learner, trajectory.seed_N[rows.cpu()])
+    return -weighted_rewards(learner, clean, prompts, frame_NK)[0].mean()
 
 
 def _steps_left(sigmas: Tensor, d: Decisions) -> int:
