@@ -21,6 +21,8 @@ _HOME = {
     "load_policy": "beholder.policies",
     "load_reward": "beholder.rewards",
     "score": "beholder.rewards",
+    "open_preferences": "beholder.preferences",
+    "fit_reward": "beholder.fitting.run",
     "ask": "beholder.evaluation.asking",
     "compare": "beholder.evaluation.comparing",
     "write_report": "beholder.report",

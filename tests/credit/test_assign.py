@@ -49,6 +49,15 @@ def test_dr_grpo_by_hand_and_its_limit() -> None:
     close(by_sample(trajectory, limited[:, 0]), every_step([-1, 0, 1, -1.5, -1.5, 1.5]))
 
 
+def test_only_positive_advantages_are_multiplied() -> None:
+    config, trajectory = CreditConfig(scale="none", clip=99.0), drawn(settings())
+    rewards, factor = [1.0, 2.0, 3.0, 0.0, 0.0, 6.0], torch.tensor([5.0, 7.0, 0.5, 3.0, 1.0, 1.5])
+    plain = by_sample(trajectory, credited(config, trajectory, rewards)[:, 0])
+    shaped = by_sample(trajectory, credited(config, trajectory, rewards, novelty_E=factor.double())[:, 0])
+    wanted = torch.where(plain > 0, plain * factor[:, None], plain)
+    assert torch.allclose(shaped, wanted, equal_nan=True)
+
+
 def test_a_failed_reward_leaves_its_own_decisions_out_and_the_others_as_they_would_be_without() -> None:
     trajectory = drawn(settings())
     got = by_sample(trajectory, credited(DR, trajectory, [1, NAN, 3, 0, 0, 6])[:, 0])

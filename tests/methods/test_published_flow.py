@@ -196,7 +196,9 @@ PUBLISHED: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("gardo", "published"): {
         **{**FLOW, "objective.clip_low": 1e-5, "objective.clip_high": 1e-5, "rollout.plan.fraction": 0.89},
+        "credit.scale": "none",
         "kl.beta": 0.04,
+        "kl.refresh": 15,
     },
     ("diffusion-nft", "published"): {
         **SD35,

@@ -33,6 +33,8 @@ class Scored:
     """The critic's values."""
     dense_NTR: Tensor | None = None
     """Rewards of each step."""
+    novelty_E: Tensor | None = None
+    """What positive advantages are multiplied with."""
 
 
 def assign(config: CreditConfig, trajectory: Trajectory, scored: Scored, gather: Callable[[Tensor], Tensor]) -> Tensor:
@@ -81,6 +83,8 @@ def _column(config: CreditConfig, trajectory: Trajectory, scored: Scored, r: int
     if config.scale == "running":
         assert scored.running_ER is not None
         advantage_E = advantage_E / (scored.running_ER[1][:, r] + config.eps)
+    if scored.novelty_E is not None:
+        advantage_E = torch.where(advantage_E > 0, advantage_E * scored.novelty_E, advantage_E)
     factor_NT = paths.discounted(decision_NT, config.discount)
     if config.redistribute:
         factor_NT = factor_NT * paths.redistributed(

@@ -120,7 +120,7 @@ HACK = replace(
     evaluation=replace(SHAPES_FAST.evaluation, every=5, images=96, rewards=("shapes_strict", "redness")),
 )
 
-HACK_KL = replace(HACK, kl=KLConfig(beta=0.1, form="velocity"))
+HACK_KL = replace(HACK, kl=KLConfig(beta=0.02, form="velocity"))
 
 FLOW_GRPO = Method(
     name="flow-grpo",

@@ -43,6 +43,7 @@ WEIGHTED = {
     "kl.beta": 0.0,
 }
 NFT = {"objective.kind": "nft", "objective.temperature": 1.0, "rollout.policy": "ema", "loop.updates": 1}
+NFT_SHAPES = vary(SHAPES, "diffusion-nft", {**SMALL, **NFT, "ema.decay": 0.5, "ema.rise": 0.01})
 DIFFUSION_NFT = Method(
     name="diffusion-nft",
     title="DiffusionNFT",
@@ -54,8 +55,17 @@ DIFFUSION_NFT = Method(
             "diffusion-nft",
             {**CFG_FREE, **NFT, "kl.beta": 1e-4, "ema.decay": 0.5, "ema.rise": 0.001, "ema.every": 1},
         ),
-        "shapes": vary(
-            SHAPES, "diffusion-nft", {**SMALL, **NFT, "ema.decay": 0.5, "ema.rise": 0.01, "objective.temperature": 1.0}
+        "shapes": NFT_SHAPES,
+        "long": vary(
+            NFT_SHAPES,
+            "diffusion-nft",
+            {
+                "optimiser.lr": 2e-4,
+                "loop.iterations": 120,
+                "loop.minutes": 60.0,
+                "evaluation.every": 30,
+                "evaluation.guidance": 2.0,
+            },
         ),
     },
     differences=(

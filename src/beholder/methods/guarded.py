@@ -92,7 +92,7 @@ GARDO = Method(
     name="gardo",
     title="GARDO",
     paper="GARDO, 2512.24138",
-    idea="Hold only those samples to the reference whose trained reward other rewards disagree with.",
+    idea="Hold only those samples to the reference whose trained reward other rewards disagree with; pay for novelty.",
     presets={
         "published": vary(
             SD35,
@@ -101,7 +101,10 @@ GARDO = Method(
                 "objective.clip_low": 1e-5,
                 "objective.clip_high": 1e-5,
                 "rollout.plan.fraction": 0.89,
+                "credit.scale": "none",
+                "credit.novelty": "facebook/dinov3-vitl16-pretrain-lvd1689m",
                 "kl.gate": 0.5,
+                "kl.refresh": 15,
                 "rewards": {"mymodule:main": 1.0, "mymodule:aesthetic": 0.0, "mymodule:imagereward": 0.0},
             },
         ),
@@ -110,13 +113,15 @@ GARDO = Method(
             "gardo",
             {
                 "rewards": {"shapes": 1.0, "shapes_sharpness": 0.0, "shapes_cleanliness": 0.0},
+                "credit.novelty": "pixels",
                 "kl.gate": 0.5,
                 "kl.beta": 0.04,
             },
         ),
     },
     differences=(
-        "The gated KL only: its diversity factor on advantages needs DINOv3 features, and the share is fixed here "
-        "instead of adapted.",
+        "The share of samples under the KL is fixed here; the released code adapts it.",
+        "The reference moves every 15 iterations; in the released code also when the KL exceeds 3e-4.",
+        "On the bundled world novelty is measured in pooled pixels, as diversity is.",
     ),
 )
