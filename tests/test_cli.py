@@ -387,6 +387,7 @@ def test_sample_writes_pictures_a_grid_and_a_list(
     [
         (["--n", "0"], "n: 0"),
         (["--steps", "0"], "steps: 0"),
+        (["--model", "shapes", "--steps", "1"], "no schedule of 1 step"),
         (["--adapter", "nowhere"], "'nowhere'"),
         (["--model", "nowhere"], "'nowhere'"),
     ],

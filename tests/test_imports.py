@@ -19,10 +19,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worlds": {"errors"},
     "media": {"errors"},
     "prompts": {"errors", "media", "worlds"},
-    "policies": CORE,
+    "policies": CORE | {"video"},
     "video": {"errors"},
-    "judges": {"errors", "config_file", "video", "worlds"},
-    "rewards": CORE | {"worlds", "judges"},
+    "judges": {"media", "errors", "config_file", "video", "worlds"},
+    "rewards": CORE | {"video", "worlds", "judges"},
     "credit": CORE,
     "objectives": CORE,
     "methods": PIECES | {"config_file"},
@@ -31,7 +31,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"errors", "config", "config_file", "methods"},
     "training": PIECES | {"config_file", "methods", "evaluation", "report", "preferences"},
     "fitting": PIECES | {"preferences", "training"},
-    "cli": PIECES | {"config_file", "methods", "evaluation", "report", "training", "preferences", "fitting"},
+    "serving": PIECES | {"evaluation"},
+    "checklists": PIECES | {"evaluation", "preferences", "training", "fitting"},
+    "cli": PIECES
+    | {"config_file", "methods", "evaluation", "report", "training", "preferences", "fitting", "checklists", "serving"},
 }
 """What each top-level module or package may import besides itself; one that is missing belongs in this table."""
 

@@ -125,3 +125,17 @@ def test_every_kind_takes_the_odd_place_and_every_prompt_its_turn() -> None:
     first = Counter(prompts.draw(1, [0, i])[0] for i in range(600))
     assert set(first) == set(range(6))
     assert max(first.values()) < 100 + 5 * (600 * 5 / 36) ** 0.5
+
+
+def test_jsonl_without_images_gives_prompts_and_their_tags_as_kinds(tmp_path: Path) -> None:
+    file = tmp_path / "geneval.jsonl"
+    file.write_text(
+        '{"tag": "counting", "prompt": "a photo of two dogs", "include": []}\n\n{"prompt": "x", "tag": "t"}\n'
+    )
+    prompts = load_prompts(str(file))
+    assert (prompts.texts, prompts.kinds, prompts.image) == (("a photo of two dogs", "x"), ("counting", "t"), None)
+    file.write_text('{"prompt": "one", "tag": "t"}\n{"prompt": "two"}\n')
+    assert load_prompts(str(file)).kinds is None
+    file.write_text('{"prompt": "one"}\n{"prompt": 2}\n')
+    with pytest.raises(InputError, match="line 2"):
+        load_prompts(str(file))

@@ -6,11 +6,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beholder import video
 from beholder.errors import InputError
-from beholder.video import FrameConfig, by_count, by_seconds, read_frames
+from beholder.video import FrameConfig, by_count, by_seconds, read_frames, read_video
 from small_videos import write_video
 
 
@@ -97,6 +99,31 @@ def test_times_count_from_the_first_frame(tmp_path: Path) -> None:
         container.mux(stream.encode())
     greys = [np.asarray(frame).mean() for frame in read_frames(tmp_path / "late.mkv")]
     assert greys == pytest.approx([0, 80, 160], abs=4)
+
+
+# -------------------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize("size", [(16, 24), (17, 25)])
+def test_what_was_written_is_read_again(size: tuple[int, int], tmp_path: Path) -> None:
+    """Smooth colours come back within what 4:2:0 and 8 bits lose; odd sides lose a row or a column."""
+    height, width = size
+    time, across = torch.linspace(0, 1, 9).view(-1, 1, 1, 1), torch.linspace(0, 1, width)
+    made = torch.cat([time * across, 1 - time * across, 0.5 * time + 0 * across], 1).expand(9, 3, height, width)
+    video.write_video(tmp_path / "a.mp4", made, fps=8)
+    again = read_video(tmp_path / "a.mp4", FrameConfig(count=9))
+    assert again.shape == (9, 3, 16, 24)
+    assert (again - made[..., :16, :24]).abs().mean() < 0.02
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.streams.video[0].average_rate == 8
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_writing_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(InputError, match=r"writing videos takes PyAV; pip install 'beholder\[video\]'"):
+        video.write_video(tmp_path / "a.mp4", torch.zeros(1, 3, 16, 16), 8)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------------------------- mistakes

@@ -26,14 +26,19 @@ USAGE = """usage: beholder VERB [options]       (beholder VERB --help for its op
   demo                align the bundled generator and open the report: ten minutes on a laptop
   methods [NAME]      the table of methods, or one row in full
   align METHOD        align a generator with a method; --resume RUN goes on with a run
-  sample              draw images from a generator
+  sample              draw images or videos from a generator
   rewards             the rewards one can name
   score IMAGE ...     score images with rewards
+  serve REWARD ...    serve rewards over HTTP
   ask IMAGE ...       yes-no questions about images or videos, answered with probabilities
   compare A B         which of two images or videos is the better one, and in what
   prefer              make a preference set: draw images, let simulated annotators judge
   preferences SET     check a preference set, or convert a public one with --from FORMAT
   fit SET             fit a reward model of your own to a preference set
+  annotate SET        let a judge answer a checklist about every image or video of a preference set
+  weigh SET           fit the weights of a checklist to the preferences of such a set
+  bias SET            in what the preferred images or videos of such a set are better
+  teach SET           teach a judge of your own the answers in such a set
   report RUN ...      one HTML page from one run, or from several side by side
   compare-methods     run methods on the same budget and seeds; one HTML page about them
 
@@ -79,6 +84,7 @@ def run(argv: list[str]) -> int:
         advice = "; the run goes on with `beholder align --resume RUN`" if verb in ("align", "demo") else ""
         advice = "; the same command goes on with the set" if verb == "prefer" else advice
         advice = "; the same command goes on with the fit" if verb == "fit" else advice
+        advice = "; the same command goes on with what is there" if verb in ("annotate", "teach") else advice
         print(f"beholder: interrupted{advice}", file=sys.stderr)
         return 130
     return 0
@@ -312,15 +318,21 @@ class SampleOptions:
     steps: int = 10
     guidance: float = 1.0
     """Classifier-free guidance scale; 1 is none."""
+    resolution: int | None = None
+    """Height and width in pixels; none takes the model's own."""
+    width: int | None = None
+    """Width in pixels where it differs from the height."""
+    frames: int | None = None
+    """Frames of a video, where the generator draws videos; none takes the model's own."""
     seed: int = 0
     output: Path = Path("samples")
-    """Folder for the images and the grid."""
+    """Folder for the images or videos and the grid."""
     json: bool = False
     """Print what was written as JSON."""
 
 
 def sample(arguments: list[str]) -> None:
-    options: SampleOptions = parse(SampleOptions, arguments, "sample", "Draw images from a generator.")
+    options: SampleOptions = parse(SampleOptions, arguments, "sample", "Draw images or videos from a generator.")
     from beholder.evaluation.sampling import sample_to_folder
 
     settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("json", "prompt")}
@@ -328,7 +340,8 @@ def sample(arguments: list[str]) -> None:
     if options.json:
         print(json.dumps(written, indent=1))
     else:
-        print(f"{len(written)} images in {options.output}, side by side in {options.output / 'grid.png'}")
+        what = "videos" if written[0]["image"].endswith(".mp4") else "images"
+        print(f"{len(written)} {what} in {options.output}, side by side in {options.output / 'grid.png'}")
 
 
 @dataclass
@@ -373,6 +386,17 @@ def score(arguments: list[str]) -> None:
     score_on_terminal(images, list(options.reward), **given, as_json=options.json)
 
 
+def serve(arguments: list[str]) -> None:
+    from beholder.serving.settings import ServeConfig
+
+    names = _leading_words(arguments)
+    said = "Serve rewards (by name, see `beholder rewards`) over HTTP: GET /health, GET /rewards, POST /score."
+    config: ServeConfig = parse(ServeConfig, arguments, "serve REWARD ...", said)
+    from beholder.serving.run import serve
+
+    serve(names, config)
+
+
 def ask(arguments: list[str]) -> None:
     from beholder.judges.options import AskOptions
 
@@ -402,10 +426,14 @@ COMPARE_SETTINGS = ("model", "checklist", "judge", "frames")
 
 def _leading_paths(arguments: list[str]) -> list[Path]:
     """Removes the arguments before the first option; they are paths."""
-    paths = []
+    return [Path(word) for word in _leading_words(arguments)]
+
+
+def _leading_words(arguments: list[str]) -> list[str]:
+    words = []
     while arguments and not arguments[0].startswith("-"):
-        paths.append(Path(arguments.pop(0)))
-    return paths
+        words.append(arguments.pop(0))
+    return words
 
 
 @dataclass
@@ -441,6 +469,12 @@ class CompareMethodsOptions:
     preset: str = "shapes"
     output: Path = Path("runs/methods")
     """Folder of the runs; what is done there is kept, what was interrupted goes on."""
+    data: str | None = None
+    """Preference set for the methods that read one."""
+    iterations: int | None = None
+    """Iterations of the methods that read a set, which spend no network evaluations on rollouts; none: the preset's."""
+    reward: str | None = None
+    """The reward of methods that follow a gradient, e.g. learned@runs/reward; every run is judged by it too."""
     json: bool = False
     """Print the summary of every run as JSON."""
 
@@ -453,7 +487,8 @@ def compare_methods(arguments: list[str]) -> None:
         CompareMethodsOptions,
         arguments,
         "compare-methods [METHOD ...]",
-        "Run methods (all, when none is named) on the same budget, prompts and seeds, and compare them on one page.",
+        "Run methods (when none is named, all that need no set and no learned reward) on the same budget, prompts and "
+        "seeds, and compare them on one page.",
     )
     from beholder.training.compare_cli import compare_on_terminal
 
@@ -526,6 +561,55 @@ def fit(arguments: list[str]) -> None:
     fit_on_terminal(Path(paths[0]), options.output, config, options.json)
 
 
+def annotate(arguments: list[str]) -> None:
+    from beholder.checklists.settings import AnnotateOptions
+
+    said = "Let a judge answer a checklist about every image or video of a preference set."
+    data, options = _set_and_options("annotate", AnnotateOptions, arguments, said)
+    from beholder.checklists.terminal import annotate_on_terminal
+
+    annotate_on_terminal(data, options)
+
+
+def weigh(arguments: list[str]) -> None:
+    from beholder.checklists.settings import WeighOptions
+
+    said = "Fit the weights of a checklist to the preferences of a set whose images or videos have its answers."
+    data, options = _set_and_options("weigh", WeighOptions, arguments, said)
+    from beholder.checklists.terminal import weigh_on_terminal
+
+    weigh_on_terminal(data, options)
+
+
+def bias(arguments: list[str]) -> None:
+    from beholder.checklists.settings import BiasOptions
+
+    said = "Say in what the preferred images or videos of a set are better: answers to a checklist, by dimension."
+    data, options = _set_and_options("bias", BiasOptions, arguments, said)
+    from beholder.checklists.terminal import bias_on_terminal
+
+    bias_on_terminal(data, options)
+
+
+def teach(arguments: list[str]) -> None:
+    from beholder.checklists.settings import TeachOptions
+
+    said = "Teach a judge the answers in a set: a small network from scratch, or a vision-language model with LoRA."
+    data, options = _set_and_options("teach", TeachOptions, arguments, said)
+    from beholder.checklists.terminal import teach_on_terminal
+
+    teach_on_terminal(data, options)
+
+
+def _set_and_options(verb: str, kind: type, arguments: list[str], said: str) -> tuple[Path, Any]:
+    """The preference set that is named first, and the options behind it."""
+    paths = _leading_paths(arguments)
+    options = parse(kind, arguments, f"{verb} SET", said)
+    if len(paths) != 1:
+        raise InputError(f"{verb}: give one preference set, e.g. beholder {verb} runs/pairs")
+    return paths[0], options
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "methods": methods,
@@ -533,11 +617,16 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "sample": sample,
     "rewards": rewards,
     "score": score,
+    "serve": serve,
     "ask": ask,
     "compare": compare,
     "prefer": prefer,
     "preferences": preferences,
     "fit": fit,
+    "annotate": annotate,
+    "weigh": weigh,
+    "bias": bias,
+    "teach": teach,
     "report": report,
     "compare-methods": compare_methods,
 }

@@ -37,6 +37,10 @@ class PolicyConfig:
     """Precision of the frozen weights; trained weights and kernels stay in float32."""
     resolution: int | None = None
     """Height and width in pixels; none takes the model's own."""
+    width: int | None = None
+    """Width in pixels where it differs from the height; none takes `resolution`, or the model's own."""
+    frames: int | None = None
+    """Frames of a video, where the generator draws videos; none takes the model's own."""
     max_sequence_length: int | None = None
     """Text tokens of the T5 branch, where the family has one; none takes the model folder's or the family's own."""
 
@@ -172,6 +176,8 @@ class PathwiseConfig:
     """given: further copies of the last step, from re-noised images (DRaFT-LV)."""
     ceiling: float | None = None
     """Rewards above this teach nothing (ReFL's 2)."""
+    frames: int | None = None
+    """Videos: decode and score so many random frames of each (VADER's 1); none, those that the rewards see."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +253,9 @@ class CreditConfig:
     """softmax: factor on the rewards before the softmax over the iteration."""
     win_rate: bool = False
     """First turn every reward into the share of the prompt's other samples it beats (Pref-GRPO without a judge)."""
+    novelty: str = ""
+    """Positive advantages are multiplied by how far a sample is from its prompt's nearest other one (GARDO), in
+    `pixels` (as diversity is measured) or in the features of a vision model by folder or hub name; empty: by 1."""
     combine: Literal["rewards", "advantages", "losses"] = "rewards"
     """Where several rewards meet: their weighted sum, the weighted sum of their advantages, or of their losses."""
     whiten: bool = False
@@ -495,6 +504,8 @@ class RunConfig:
     """Prompt source: `shapes:train`, `shapes:held_out`, or a UTF-8 text file with one prompt a line."""
     rewards: dict[str, float] = field(default_factory=lambda: {"shapes": 1.0})
     """Rewards by name, or `package.module:function`, and their weights."""
+    reward_frames: int = 4
+    """Frames of a video that a reward of images scores, from the first to the last, evenly; their mean counts."""
     seed: int = 0
     output: str = "runs/latest"
     """Folder of the run."""

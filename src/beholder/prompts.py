@@ -1,5 +1,6 @@
 """Where prompts come from: the bundled world's splits, a text file, or a JSONL file of images with their prompts."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ class PromptSet:
 
 def load_prompts(source: str) -> PromptSet:
     """``shapes:train``, ``shapes:held_out``, a UTF-8 file with one prompt a line (blank lines are skipped), or a
-    ``.jsonl`` file of ``{"image": path, "prompt": text}`` lines."""
+    ``.jsonl`` file of ``{"image": path, "prompt": text}`` lines, or of lines without images, as GenEval's metadata:
+    their ``tag`` is then the kind of the prompt."""
     if source in SPLITS:
         from beholder.worlds.shapes.prompts import split
 
@@ -48,6 +50,8 @@ def load_prompts(source: str) -> PromptSet:
         texts, kinds = tuple(p.text for p in prompts), tuple(p.kind for p in prompts)
         return PromptSet(texts, kinds, lambda index, seed: _scene(prompts[index], seed))
     path = Path(source)
+    if path.suffix == ".jsonl" and not _has_images(path):
+        return _read_records(path)
     if path.suffix == ".jsonl":
         from beholder.media import read_image, read_pairs
 
@@ -66,6 +70,31 @@ def load_prompts(source: str) -> PromptSet:
     if not texts:
         raise InputError(f"prompts: {source!r} holds no prompt; write one a line")
     return PromptSet(texts)
+
+
+def _has_images(path: Path) -> bool:
+    """Whether the first line names an image; also where there is none, and who reads on will say so."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            row = json.loads(next((line for line in lines if line.strip()), ""))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(row, dict) or "image" in row or "prompt" not in row
+
+
+def _read_records(path: Path) -> PromptSet:
+    """Texts of ``{"prompt": text, "tag": kind, …}`` lines; InputError with the line for any other."""
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError:
+            row = []
+        if row is not None and not (isinstance(row, dict) and isinstance(row.get("prompt"), str)):
+            raise InputError(f'{path}, line {number}: expected {{"prompt": ..., "tag": ...}}, got {line!r}')
+        rows += [row] if row else []
+    tags = tuple(str(row["tag"]) for row in rows if "tag" in row)
+    return PromptSet(tuple(row["prompt"] for row in rows), tags if len(tags) == len(rows) else None)
 
 
 def _scene(prompt: Any, seed: int) -> "Tensor":

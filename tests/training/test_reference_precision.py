@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from learners import first_batch, learner_of, tiny_config
 from torch import Tensor
 
 from beholder.methods import find_method
 from beholder.rollouts.engine import replay
 from beholder.training.learner import Learner
 from beholder.training.update import replayed
-from learners import first_batch, learner_of, tiny_config
 
 BETA = find_method("diffusion-dpo").preset("published").objective.temperature
 

@@ -61,7 +61,7 @@ DIFFUSION_NFT = Method(
             "diffusion-nft",
             {
                 "optimiser.lr": 2e-4,
-                "loop.iterations": 120,
+                "loop.iterations": 90,
                 "loop.minutes": 60.0,
                 "evaluation.every": 30,
                 "evaluation.guidance": 2.0,

@@ -1,6 +1,7 @@
 """Rewards: ``(images [N, 3, H, W] in 0..1, prompts) → values [N]``, gathered in a table that never hides a failure.
 
-A failed value is NaN: it is excluded from statistics and counted, never taken for a low score.
+A failed value is NaN: it is excluded from statistics and counted, never taken for a low score. A video
+``[N, F, 3, H, W]`` is worth the mean of its frames to a reward of images; rewards of videos say that they are.
 """
 
 import importlib
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from beholder.errors import InputError, RunError, nearest
 from beholder.rewards import pixels
+from beholder.rewards.frames import chosen, frames_seen, mean_over_frames
 from beholder.rewards.pairwise import judged
 from beholder.rewards.world import shapes_graded, shapes_quality, shapes_reward, shapes_strict
 from beholder.rewards.zoo import ZOO, in_zoo, load_scorer
@@ -31,6 +33,12 @@ class Reward:
     """Whether gradients flow from the values to the images: for rows that follow them; policy gradients do not ask."""
     pairwise: bool = False
     """Whether ``score`` is a `pairwise.Judge`, whose win rates within a group are the values."""
+    video: bool = False
+    """Whether ``score`` takes videos ``[N, F, 3, H, W]``; else the frames of a video are scored one by one."""
+    seconds: float | None = None
+    """Time between the frames of a video that it wants to see; none wants all."""
+    frames: tuple[int, ...] | None = None
+    """The frames of a video that it is given; none gives all."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,19 @@ class RewardTable:
 
     values_NM: Tensor
     names: tuple[str, ...]
+    novelty_N: Tensor | None = None
+    """How new each sample is among those of its prompt, where credit asks for it (`credit.novelty`)."""
 
     @property
     def failed_N(self) -> Tensor:
         """bool [N]: some reward failed on the sample."""
         return self.values_NM.isnan().any(1)
+
+    @classmethod
+    def cat(cls, tables: "Sequence[RewardTable]") -> "RewardTable":
+        """The samples of all tables, which have the same columns."""
+        known = [t.novelty_N for t in tables if t.novelty_N is not None]
+        return cls(torch.cat([t.values_NM for t in tables]), tables[0].names, torch.cat(known) if known else None)
 
     def weighted(self, weights: Mapping[str, float]) -> Tensor:
         """Σ_m w_m r_m ``[N]`` before credit; NaN where any reward failed."""
@@ -79,7 +95,7 @@ def load_reward(name: str) -> Reward:
         return BUILT_IN[name]
     if in_zoo(name):
         scorer, entry = load_scorer(name)
-        return Reward(name, scorer, differentiable=entry.differentiable)
+        return Reward(name, scorer, entry.differentiable, entry.pairwise, entry.video, entry.video_seconds)
     if ":" not in name:
         known = nearest(name.partition("@")[0], [*BUILT_IN, *ZOO])
         raise InputError(f"rewards: unknown reward {name!r}; {known} (or package.module:function)")
@@ -99,9 +115,9 @@ def load_reward(name: str) -> Reward:
 
 
 def own_reward(name: str, scorer: Scorer) -> Reward:
-    """A reward of the user's; its attributes ``pairwise`` and ``differentiable`` say what it is, where true."""
-    said = {flag: bool(getattr(scorer, flag, False)) for flag in ("differentiable", "pairwise")}
-    return Reward(name, scorer, **said)
+    """A reward of the user's; its attributes ``differentiable``, ``pairwise``, ``video`` say what it is, where true."""
+    differentiable, pairwise, video = (bool(getattr(scorer, f, False)) for f in ("differentiable", "pairwise", "video"))
+    return Reward(name, scorer, differentiable, pairwise, video)
 
 
 def load_rewards(names: Sequence[str], scorers: Mapping[str, Scorer] | None = None) -> list[Reward]:
@@ -112,10 +128,27 @@ def load_rewards(names: Sequence[str], scorers: Mapping[str, Scorer] | None = No
     return [own_reward(name, scorers[name]) if name in scorers else load_reward(name) for name in names]
 
 
+def for_videos(rewards: Sequence[Reward], total: int, fps: int, most: int) -> list[Reward]:
+    """The rewards as they see videos of ``total`` frames, ``fps`` a second: those of images see ``most`` of them."""
+    return [replace(r, frames=frames_seen(total, fps, r.video, r.seconds, most)) for r in rewards]
+
+
+def frames_needed(rewards: Sequence[Reward]) -> tuple[list[int] | None, list[Reward]]:
+    """The frames of a video that any of the rewards sees, ascending, and the rewards as they see those alone.
+
+    ``(None, the rewards)`` where one of them sees all frames.
+    """
+    each = [reward.frames for reward in rewards]
+    seen = sorted({frame for frames in each if frames is not None for frame in frames})
+    if not seen or None in each:
+        return None, list(rewards)
+    return seen, [replace(r, frames=tuple(seen.index(frame) for frame in r.frames or ())) for r in rewards]
+
+
 def score(
     images: Tensor, prompts: Sequence[str], rewards: Sequence[Reward], group_N: Tensor | None = None
 ) -> RewardTable:
-    """The table of every reward on every image; InputError when a reward answers in the wrong shape.
+    """The table of every reward on every image or video; InputError when a reward answers in the wrong shape.
 
     ``group_N`` says which images judges of pairs compare.
     """
@@ -137,9 +170,7 @@ def _values(reward: Reward, images: Tensor, prompts: Sequence[str], group_N: Ten
     if reward.pairwise and group_N is None:
         raise InputError(f"rewards: {reward.name!r} compares images of one prompt; it cannot score single ones")
     try:
-        if reward.pairwise and group_N is not None:
-            return judged(reward.score, images, prompts, group_N)
-        return torch.as_tensor(reward.score(images, prompts)).to(torch.float32).cpu()
+        return answered(reward, images, prompts, group_N).cpu()
     except (InputError, RunError):
         raise
     except Exception as error:  # a reward is anybody's code; the traceback stays in __cause__
@@ -147,3 +178,13 @@ def _values(reward: Reward, images: Tensor, prompts: Sequence[str], group_N: Ten
             f"rewards: {reward.name!r} raised {type(error).__name__}: {error}; a reward that fails on one image should "
             "return NaN for it"
         ) from error
+
+
+def answered(reward: Reward, media: Tensor, prompts: Sequence[str], group_N: Tensor | None = None) -> Tensor:
+    """The reward's values of images or of its frames of videos, float32, with gradient where they have one."""
+    media = chosen(media, reward.frames) if media.ndim == 5 else media
+    if media.ndim == 5 and not reward.video:
+        return mean_over_frames(lambda frame: answered(reward, frame, prompts, group_N), media)
+    if reward.pairwise and group_N is not None:
+        return judged(reward.score, media, prompts, group_N)
+    return torch.as_tensor(reward.score(media, prompts)).to(torch.float32)

@@ -18,10 +18,12 @@ from beholder.evaluation.heldout import SEED, Evaluation, evaluate
 from beholder.policies import Policy, load_policy
 from beholder.prompts import PromptSet, load_prompts
 from beholder.rewards import Reward, Scorer, load_rewards
+from beholder.rewards.reward import for_videos
 from beholder.rollouts.kernels import stds, trainable_steps
 from beholder.training.doctor import examine
 from beholder.training.learner import Learner, make_learner, restore, state_of
 from beholder.training.loop import iterate, timed
+from beholder.training.pathwise import check_frames
 from beholder.training.read import load_comparisons
 from beholder.training.run_folder import Progress, RunFolder, no_room_is_said
 from beholder.training.validator import validate
@@ -68,6 +70,10 @@ class Run:
         self.check_prompts(prompts, rewards)
         self.check_means(prompts, rewards)
         policy = load_policy(config.policy, self.accelerator.device, config.seed)
+        check_frames(config, policy)
+        frames, fps = policy.family.frames, policy.family.fps
+        if frames is not None:
+            rewards, self.judges = (for_videos(r, frames, fps, config.reward_frames) for r in (rewards, self.judges))
         self.learner: Learner = make_learner(config, policy, prompts, rewards, self.accelerator, data)
         self.folder = self._open(folder)
         rows = self.folder.rows("metrics.jsonl")

@@ -17,9 +17,11 @@ from beholder.credit.critic import state_features
 from beholder.credit.group import group_spread, group_stats
 from beholder.credit.paths import gae
 from beholder.errors import RunError
+from beholder.evaluation.novelty import novelty
 from beholder.objectives.regularisers import gate, transition_kl
 from beholder.rewards import RewardTable, score
 from beholder.rewards.pairwise import win_rates
+from beholder.rewards.reward import frames_needed
 from beholder.rollouts.engine import replay
 from beholder.rollouts.trajectory import Trajectory
 from beholder.training.draw import draw
@@ -52,7 +54,7 @@ def collect(learner: Learner) -> Batch:
             break
         again = draw(learner, number, groups[:lacking])
         more = scored(learner, again)
-        table = replace(table, values_NM=torch.cat([table.values_NM, more.values_NM]))
+        table = RewardTable.cat([table, more])
         trajectory = Trajectory.cat([trajectory, again])
     labelled_N = None
     if config.relabel != RelabelConfig():
@@ -61,12 +63,13 @@ def collect(learner: Learner) -> Batch:
     if config.rollout.forward.times:
         trajectory = renoised(learner, trajectory, config.rollout.forward, compares_with_old(config))
     mine, values = learner.mine(len(trajectory)), learner.everyone(table.values_NM)
-    everything = RewardTable(values, table.names)
+    newness = None if table.novelty_N is None else learner.everyone(table.novelty_N)
+    everything = RewardTable(values, table.names, newness)
     reward_ER, weight_R, kl = combined(learner, everything, trajectory, mine)
     failed = int(everything.failed_N.sum())
     if failed == len(values):
         raise RunError(f"every reward of iteration {iteration} failed ({failed} samples); try the reward with `score`")
-    advantage_MR, extra = credit(learner, trajectory, reward_ER, weight_R, mine)
+    advantage_MR, extra = credit(learner, trajectory, reward_ER, weight_R, mine, newness)
     if config.rollout.redraw:
         _, number_N = trajectory.group_N.unique(return_inverse=True)
         dull_N = ~_teaching(learner, table, trajectory)[number_N]
@@ -104,8 +107,13 @@ def scored(learner: Learner, trajectory: Trajectory, latents: Tensor | None = No
     r, sigma = learner.config.rollout, 0.0
     if latents is None:
         latents, sigma = trajectory.final_Nx, learner.policy.schedule(r.steps)[-1].item()
-    images = learner.policy.decode(latents, sigma, r.batch)
-    table = score(images, trajectory.prompts, learner.rewards, trajectory.group_N)
+    frames, rewards = frames_needed(learner.rewards)
+    frame_NK = None if frames is None else torch.tensor(frames).expand(len(latents), -1)
+    images = learner.policy.decode(latents, sigma, r.batch, frame_NK)
+    table = score(images, trajectory.prompts, rewards, trajectory.group_N)
+    if learner.config.credit.novelty:
+        found = novelty(images, trajectory.group_N.to(images.device), learner.config.credit.novelty)
+        table = replace(table, novelty_N=found)
     if not learner.config.credit.win_rate:
         return table
     return replace(
@@ -154,7 +162,12 @@ def kl_of_rollout(learner: Learner, trajectory: Trajectory) -> Tensor:
 
 
 def credit(
-    learner: Learner, trajectory: Trajectory, reward_ER: Tensor, weight_R: Tensor, mine: slice
+    learner: Learner,
+    trajectory: Trajectory,
+    reward_ER: Tensor,
+    weight_R: Tensor,
+    mine: slice,
+    novelty_E: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Advantages ``[M, R]`` and what the critic has to report."""
     c, d = learner.config.credit, trajectory.decisions
@@ -170,7 +183,7 @@ def credit(
         values = learner.critic.values(features)
     if c.dense == "anchors":
         dense = anchored_rewards(learner, trajectory)
-    given = Scored(reward_ER, group_E, probe_E, mine, weight_R, running, values, dense)
+    given = Scored(reward_ER, group_E, probe_E, mine, weight_R, running, values, dense, novelty_E)
     advantage_MR = assign(c, trajectory, given, learner.everyone)
     if learner.critic is not None and features is not None and values is not None:
         _, return_M = gae(reward_ER[mine][:, 0], values, trajectory.decision_NT.cpu(), c.discount, c.critic.lam)

@@ -15,6 +15,7 @@ POSITIVE = {
     "objective.preference.undesirable": lambda c: c.objective.preference.undesirable,
     "objective.preference.weight": lambda c: c.objective.preference.weight,
     "rollout.pathwise.steps": lambda c: c.rollout.pathwise.steps,
+    "reward_frames": lambda c: c.reward_frames,
     "rollout.steps": lambda c: c.rollout.steps,
     "rollout.prompts": lambda c: c.rollout.prompts,
     "rollout.group": lambda c: c.rollout.group,
@@ -91,6 +92,9 @@ NOT_NEGATIVE = {
 }
 OPTIONAL_POSITIVE = {
     "policy.resolution": lambda c: c.policy.resolution,
+    "policy.width": lambda c: c.policy.width,
+    "policy.frames": lambda c: c.policy.frames,
+    "rollout.pathwise.frames": lambda c: c.rollout.pathwise.frames,
     "policy.max_sequence_length": lambda c: c.policy.max_sequence_length,
     "rollout.plan.stop": lambda c: c.rollout.plan.stop,
     "kl.target": lambda c: c.kl.target,
@@ -327,6 +331,11 @@ def _credit(config: RunConfig) -> Iterable[str]:
         yield f"credit.scale: 'running' is of samples, not of peers {c.peers}; use group"
     if c.trim and c.baseline == "leave_one_out":
         yield "credit.trim: leave_one_out compares with every other sample; use trim 0, or baseline group"
+    if c.novelty and (config.data.path or config.objective.kind == "pathwise"):
+        yield "credit.novelty: compares samples drawn for a prompt with one another; leave it out here"
+    if c.novelty and (c.peers != "samples" or c.baseline in ("critic", "probe") or c.dense != "none"):
+        said = f"not of peers {c.peers}, baseline {c.baseline}, dense {c.dense}"
+        yield f"credit.novelty: shapes the credit of samples, {said}; leave it out"
     if c.win_rate and config.rollout.probe.kind != "none":
         yield "credit.win_rate: probes (rollout.probe) would take part in the comparison; use win_rate false"
     if c.dense != "none" and (branch != "none" or c.combine != "rewards" or c.peers != "depth"):

@@ -29,6 +29,12 @@ class Entry:
     differentiable: bool
     """Whether gradients reach the images."""
     says: str
+    pairwise: bool = False
+    """Whether it compares images of one prompt, and cannot score single ones."""
+    video: bool = False
+    """Whether it judges videos ``[N, F, 3, H, W]``; else it scores their frames one by one."""
+    video_seconds: float | None = None
+    """Time between the frames of a drawn video that it wants to see; none wants all."""
 
 
 ZOO: dict[str, Entry] = {
@@ -71,10 +77,116 @@ ZOO: dict[str, Entry] = {
     "visionreward": Entry(
         *("visionreward:load_visionreward", "zai-org/VisionReward-Image-bf16", "Apache-2.0; CogVLM2's own", False),
         "VisionReward: weighted yes-no answers of a judge, visionreward@MODEL (any vision-language model or server)",
+        video=True,
+        video_seconds=1.0,
+    ),
+    "hpsv3": Entry(
+        *("hpsv3:load_hpsv3", "MizzenAI/HPSv3", "MIT", True),
+        "HPSv3: mean of a preference score, by a Qwen2-VL-7B trained on HPDv3",
+    ),
+    "vqascore": Entry(
+        *("vqascore:load_vqascore", "zhiqiulin/clip-flant5-xxl", "Apache-2.0", True),
+        "VQAScore: how likely CLIP-FlanT5 says Yes to whether the image shows the prompt",
+    ),
+    "videoalign": Entry(
+        *("videoalign:load_videoalign", "KlingTeam/VideoReward", "MIT; weights Apache-2.0", True),
+        "VideoReward: visual quality + motion quality + text alignment of a video, by a Qwen2-VL-2B",
+        video=True,
+        video_seconds=0.5,
+    ),
+    "videoalign_vq": Entry(
+        *("videoalign:load_videoalign_vq", "KlingTeam/VideoReward", "MIT; weights Apache-2.0", True),
+        "VideoReward's visual quality alone",
+        video=True,
+        video_seconds=0.5,
+    ),
+    "videoalign_mq": Entry(
+        *("videoalign:load_videoalign_mq", "KlingTeam/VideoReward", "MIT; weights Apache-2.0", True),
+        "VideoReward's motion quality alone",
+        video=True,
+        video_seconds=0.5,
+    ),
+    "videoalign_ta": Entry(
+        *("videoalign:load_videoalign_ta", "KlingTeam/VideoReward", "MIT; weights Apache-2.0", True),
+        "VideoReward's text alignment alone",
+        video=True,
+        video_seconds=0.5,
+    ),
+    "videoscore": Entry(
+        *("videoscore:load_videoscore", "TIGER-Lab/VideoScore", "MIT", False),
+        "VideoScore: mean of five qualities of a video, 1 to 4, by Mantis-8B-Idefics2",
+        video=True,
+        video_seconds=0.25,
+    ),
+    "videoscore_v1.1": Entry(
+        *("videoscore:load_videoscore_v11", "TIGER-Lab/VideoScore-v1.1", "MIT", False),
+        "VideoScore-v1.1: the same from up to 48 frames",
+        video=True,
+        video_seconds=0.25,
+    ),
+    "unifiedreward": Entry(
+        *("unified_reward:load_pair", "CodeGoat24/UnifiedReward-qwen-7b", "MIT", False),
+        "UnifiedReward: which of two is better, unifiedreward@MODEL (or @ a server's address); win rates of a group",
+        pairwise=True,
+        video=True,
+        video_seconds=0.5,
+    ),
+    "unifiedreward_share": Entry(
+        *("unified_reward:load_share", "CodeGoat24/UnifiedReward-2.0-qwen-7b", "MIT", False),
+        "UnifiedReward 2.0: shares of alignment, coherence and style between two",
+        pairwise=True,
+        video=True,
+        video_seconds=0.5,
+    ),
+    "unifiedreward_think": Entry(
+        *("unified_reward:load_think", "CodeGoat24/UnifiedReward-Think-qwen3vl-8b", "MIT", False),
+        "UnifiedReward-Think: which of two is better, after reasoning about it",
+        pairwise=True,
+        video=True,
+        video_seconds=0.5,
+    ),
+    "unifiedreward_think_v1": Entry(
+        *("unified_reward:load_think_v1", "CodeGoat24/UnifiedReward-Think-qwen-7b", "MIT", False),
+        "the first UnifiedReward-Think, in its own wording",
+        pairwise=True,
+        video=True,
+        video_seconds=0.5,
+    ),
+    "unifiedreward_point": Entry(
+        *("unified_reward:load_point", "CodeGoat24/UnifiedReward-qwen-7b", "MIT", False),
+        "UnifiedReward: its score of one image, 1 to 5, or video, 1 to 10",
+        video=True,
+        video_seconds=0.5,
+    ),
+    "unifiedreward_axes": Entry(
+        *("unified_reward:load_axes", "CodeGoat24/UnifiedReward-2.0-qwen-7b", "MIT", False),
+        "UnifiedReward 2.0: mean of alignment, coherence (physics of a video) and style, 1 to 5",
+        video=True,
+        video_seconds=0.5,
     ),
     "learned": Entry(
         *("learned:load_learned", "runs/reward", "yours", True),
         "a reward model of your own, fitted by `beholder fit`: learned@FOLDER",
+    ),
+    "http": Entry(
+        *("http:load_http", "http://127.0.0.1:8000", "the service's own", False),
+        "a reward behind an address, `beholder serve` or your own service: http@http://HOST:PORT#NAME",
+    ),
+    "geneval": Entry(
+        *("geneval:load_geneval", "facebook/mask2former-swin-small-coco-instance", "MIT", False),
+        "GenEval: 1 where detected objects, their number, colours and places are what the prompt asks, else 0",
+    ),
+    "geneval_graded": Entry(
+        *("geneval:load_geneval_graded", "facebook/mask2former-swin-small-coco-instance", "MIT", False),
+        "GenEval with partial credit, at most 1 (Flow-GRPO)",
+    ),
+    "ocr": Entry(
+        *("ocr:load_ocr", None, "Apache-2.0", False),
+        "how much of the text quoted in the prompt can be read in the image, 0..1 (Flow-GRPO); extra `ocr`",
+    ),
+    "ocr_exact": Entry(
+        *("ocr:load_ocr_exact", None, "Apache-2.0", False),
+        "the same, where any other text in the image costs",
     ),
     "jpeg_compressibility": Entry(
         *("jpeg:load_compressibility", None, "Apache-2.0", False),

@@ -36,9 +36,9 @@ class Clip:
 
     def cosine(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         """cos(image, text) [N]; a prompt that occurs twice is encoded once."""
-        return (unit(image_embedding(self.model, pixels)) * self._texts(prompts, pixels.device)).sum(-1)
+        return (unit(image_embedding(self.model, pixels)) * self.texts(prompts, pixels.device)).sum(-1)
 
-    def _texts(self, prompts: Sequence[str], device: torch.device) -> Tensor:
+    def texts(self, prompts: Sequence[str], device: torch.device) -> Tensor:
         """Unit vectors [N, D]; the state at the first end-of-text token, so padding does not matter."""
         texts, place = once(prompts)
         length = self.model.text_model.config.max_position_embeddings
@@ -110,12 +110,16 @@ def read_clip(kind: type[Model], config: Path, weights: Path) -> Model:
     return filled(lambda: kind(settings), state, weights)
 
 
-def filled(build: Callable[[], Model], state: Mapping[str, Tensor], source: Path) -> Model:
-    """The model that ``build`` makes with these weights, in float32; InputError unless they cover it exactly."""
+def filled(
+    build: Callable[[], Model], state: Mapping[str, Tensor], source: Path, dtype: torch.dtype = torch.float32
+) -> Model:
+    """The model that ``build`` makes with these weights, in ``dtype``; InputError unless they cover it exactly."""
     with init_empty_weights(include_buffers=False):
         model = build()
     try:
-        left = model.load_state_dict({name: value.float() for name, value in state.items()}, strict=False, assign=True)
+        left = model.load_state_dict(
+            {name: value.to(dtype) for name, value in state.items()}, strict=False, assign=True
+        )
     except RuntimeError as error:  # a shape that differs
         raise InputError(f"rewards: {str(source)!r} does not fit: {str(error).splitlines()[-1].strip()}") from error
     agree(source, left.missing_keys, left.unexpected_keys)

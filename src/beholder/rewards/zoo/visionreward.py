@@ -3,17 +3,21 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
 from beholder.errors import InputError
 from beholder.judges.ask import Judged, put_checklist
 from beholder.judges.checklist import Checklist
-from beholder.judges.checklist_file import DEFAULT, load_checklist
+from beholder.judges.checklist_file import DEFAULT, bundled_checklists, load_checklist
 from beholder.judges.judge import Judge
-from beholder.judges.load import SHAPES, load_judge
+from beholder.judges.load import SHAPES
 from beholder.judges.medium import as_medium
 from beholder.judges.settings import Kind
+from beholder.rewards.small_judge import load_any_judge
+
+CHECKLIST_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,24 @@ def _number(value: float) -> float | None:
 
 
 def load_visionreward(checkpoint: str) -> ChecklistReward:
-    """The published checklists for a judge as `load_judge` names them; the bundled world's for the judge ``shapes``."""
-    names = [SHAPES] if checkpoint == SHAPES else DEFAULT.values()
+    """``JUDGE`` or ``JUDGE#CHECKLIST``: a judge as `load_any_judge` names them, and a bundled checklist or a file.
+
+    Without a checklist: the one in the judge's folder, where it was taught one; the bundled world's for the judge
+    ``shapes``; else the published ones.
+    """
+    name, names = _split(checkpoint)
     try:
-        judge = load_judge(checkpoint)
+        judge = load_any_judge(name)
     except InputError as error:
         raise InputError(f"rewards: visionreward asks a judge, named as visionreward@MODEL: {error}") from error
-    return ChecklistReward(judge, [load_checklist(name) for name in names])
+    own = Path(name) / "checklist.yaml"
+    names = names or ([str(own)] if own.is_file() else [SHAPES] if name == SHAPES else [*DEFAULT.values()])
+    return ChecklistReward(judge, [load_checklist(one) for one in names])
+
+
+def _split(checkpoint: str) -> tuple[str, list[str]]:
+    """The judge and its checklists; what follows the # of a server's address may also be the model it serves."""
+    judge, mark, last = checkpoint.rpartition("#")
+    if mark and (last in bundled_checklists() or Path(last).suffix in CHECKLIST_SUFFIXES):
+        return judge, [last]
+    return checkpoint, []

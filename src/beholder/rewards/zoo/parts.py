@@ -1,0 +1,43 @@
+"""Scorers that say what their value is made of: several numbers a sample, by name, and one value from them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from beholder.rewards.zoo.scorer import Network, StagedScorer
+from beholder.video import Choose
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a network gives for each sample."""
+
+    names: tuple[str, ...]
+    total: Callable[[Tensor], Tensor]
+    """``table [N, K] → values [N]``."""
+    frames: Choose | None = None
+    """For a reward that judges videos."""
+
+
+class PartedScorer(StagedScorer):
+    """A `StagedScorer` whose network answers with a table ``[N, K]``, one column a part."""
+
+    def __init__(self, load: Callable[[], Network], parts: Parts) -> None:
+        super().__init__(load)
+        self.parts = parts
+
+    def table(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        """All parts ``[N, K]`` of prepared pixels."""
+        return super().score(pixels, prompts).view(len(pixels), len(self.parts.names))
+
+    def score(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self.parts.total(self.table(pixels, prompts))
+
+    def named(self, table: Tensor) -> list[dict[str, float | None]]:
+        """The parts of each sample by name; None where they failed."""
+        return [
+            {name: None if math.isnan(value) else value for name, value in zip(self.parts.names, row, strict=True)}
+            for row in table.tolist()
+        ]
