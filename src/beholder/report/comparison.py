@@ -119,6 +119,6 @@ def _notes(comparison: Comparison) -> list[str]:
 def _astray(attempt: Attempt, budget: int) -> str:
     """The run and its cost where it missed the budget by more than the tolerance."""
     spent = attempt.result.network_evaluations if attempt.result else None
-    if not attempt.done or spent is None or abs(spent / budget - 1) <= COST_TOLERANCE:
+    if not attempt.done or not spent or abs(spent / budget - 1) <= COST_TOLERANCE:  # 0: it read a set
         return ""
     return f"{attempt.name} ({count(spent)})"

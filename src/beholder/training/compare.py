@@ -123,7 +123,8 @@ def run_one(config: RunConfig, listener: Listener) -> None:
         prompts = load_prompts(config.evaluation.prompts)
         texts = [prompts.texts[i] for i in prompts.draw(DISTANCE_PROMPTS, [0])]
         aligned = load_policy(replace(config.policy, adapter=str(folder / "policy")))
-        base = load_policy(PolicyConfig(model=config.policy.model, adapter=config.policy.adapter))
+        same = ("model", "adapter", "resolution", "width", "frames")
+        base = load_policy(PolicyConfig(**{name: getattr(config.policy, name) for name in same}))
         steps = config.evaluation.steps or config.rollout.steps
         guidance = config.evaluation.guidance or config.rollout.guidance.scale
         _write_json(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from beholder.errors import InputError, nearest
+from beholder.rewards.learned.states import States
 
 MODULES = {
     "small": "small:SmallBackbone:SmallConfig",
@@ -15,6 +16,7 @@ MODULES = {
     "siglip": "clip:ClipBackbone:ClipConfig",
     "blip": "blip:BlipBackbone:BlipConfig",
     "vlm": "vlm:VlmBackbone:VlmConfig",
+    "richhf": "richhf:RichHfBackbone:RichHfConfig",
 }
 """By name: the file in this package, the module in it, and its settings."""
 BASES = {
@@ -22,6 +24,7 @@ BASES = {
     "siglip": "google/siglip2-base-patch16-224",
     "blip": "Salesforce/blip-itm-base-coco",
     "vlm": "Qwen/Qwen2-VL-2B-Instruct",
+    "richhf": "google/vit-base-patch16-224-in21k+google-t5/t5-base",
 }
 """Those that begin with a pre-trained model, with one that would do."""
 
@@ -41,11 +44,21 @@ class Backbone(Protocol):
 
     @property
     def patch_features(self) -> int:
-        """Channels of `patches`; 0 for a backbone that has none."""
+        """Channels of its patches; 0 for a backbone that has none."""
         ...
 
-    def patches(self, pixels: Tensor) -> Tensor:
-        """``[N, C, h, w]``: what it sees at each place of the picture, for heat maps."""
+    @property
+    def map_doublings(self) -> int:
+        """How often a head of heat maps doubles the patches' grid."""
+        ...
+
+    @property
+    def token_features(self) -> int:
+        """Channels of its tokens; 0 for a backbone whose tokens do not see the picture."""
+        ...
+
+    def spelled(self, prompts: list[str]) -> Tensor:
+        """``[N, W, L]``: which of its tokens spell each of the prompts' words (see `spelling`)."""
         ...
 
     def head_start(self) -> Tensor:
@@ -56,8 +69,12 @@ class Backbone(Protocol):
         """``images [N, 3, H, W]`` in 0..1 → what the network takes, each row for itself; differentiable."""
         ...
 
-    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[Tensor, Tensor]:
-        """The features, and a loss ``[G]`` that ties prompts to pictures, for rows that show what was asked."""
+    def states(self, pixels: Tensor, prompts: list[str]) -> States:
+        """The features, and what heads of maps and words read, in one pass."""
+        ...
+
+    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[States, Tensor]:
+        """The states, and a loss ``[G]`` that ties prompts to pictures, for rows that show what was asked."""
         ...
 
     def __call__(self, pixels: Tensor, prompts: list[str]) -> Tensor: ...
@@ -79,7 +96,8 @@ def new_backbone(name: str, texts: Sequence[str], lora: int = 0) -> Backbone:
     if kind in BASES:
         if not base:
             raise InputError(f"backbone: {kind} needs a base, e.g. {kind}@{BASES[kind]} or {kind}@FOLDER")
-        return module(settings(str(Path(base).resolve()) if Path(base).exists() else base, lora))
+        found = "+".join(str(Path(one).resolve()) if Path(one).exists() else one for one in base.split("+"))
+        return module(settings(found, lora))
     if base or lora:
         raise InputError(f"backbone: {kind} is trained whole from nothing; leave out {'@' + base if base else 'lora'}")
     return module.new(texts)

@@ -18,6 +18,8 @@ from transformers import BlipConfig as Settings
 
 from beholder.errors import InputError
 from beholder.rewards.learned.adapters import add_adapters
+from beholder.rewards.learned.spelling import spelled, token_spans
+from beholder.rewards.learned.states import States
 from beholder.rewards.learned.towers import Squares, as_grid
 from beholder.rewards.zoo.clip import filled, image_size
 from beholder.rewards.zoo.files import find_file, read_weights
@@ -53,6 +55,7 @@ class BlipBackbone(nn.Module):
     """``(pixels [N, 3, S, S], prompts) → features [N, F]``; prompts are cut after 35 tokens."""
 
     name = "blip"
+    map_doublings = 0
 
     def __init__(self, config: BlipConfig) -> None:
         super().__init__()
@@ -80,9 +83,12 @@ class BlipBackbone(nn.Module):
     def patch_features(self) -> int:
         return int(self.vision.config.hidden_size)
 
-    def patches(self, pixels: Tensor) -> Tensor:
-        """The picture encoder's last states ``[N, C, h, w]``."""
-        return as_grid(self.vision(pixel_values=pixels).last_hidden_state[:, 1:])
+    @property
+    def token_features(self) -> int:
+        return int(self.text.config.hidden_size)
+
+    def spelled(self, prompts: list[str]) -> Tensor:
+        return spelled(prompts, token_spans(self._tokenizer, prompts, MAX_TOKENS))
 
     def head_start(self) -> Tensor:
         """Weights ``[F]`` that a head begins with: those of the model's own head."""
@@ -93,13 +99,18 @@ class BlipBackbone(nn.Module):
         return self._prepare(images)
 
     def forward(self, pixels: Tensor, prompts: list[str]) -> Tensor:
+        return self.states(pixels, prompts).feature_NF
+
+    def states(self, pixels: Tensor, prompts: list[str]) -> States:
+        """With the picture encoder's last states ``[N, C, h, w]``, and those of all tokens."""
         seen = self.vision(pixel_values=pixels).last_hidden_state
         words = tokens(self._tokenizer, prompts, MAX_TOKENS, pixels.device)
-        return self.text(**words, encoder_hidden_states=seen).last_hidden_state[:, 0]
+        token_NLF = self.text(**words, encoder_hidden_states=seen).last_hidden_state
+        return States(token_NLF[:, 0], as_grid(seen[:, 1:]), token_NLF)
 
-    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[Tensor, Tensor]:
-        """The features, and nothing: the model knows what words mean."""
-        return self(pixels, prompts), pixels.new_zeros(len(row_G))
+    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[States, Tensor]:
+        """The states, and nothing: the model knows what words mean."""
+        return self.states(pixels, prompts), pixels.new_zeros(len(row_G))
 
 
 def _image_reward(base: str, weights: Path) -> _Parts:

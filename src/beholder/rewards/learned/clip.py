@@ -13,6 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from beholder.errors import InputError
 from beholder.rewards.learned.adapters import add_adapters
+from beholder.rewards.learned.spelling import no_words
+from beholder.rewards.learned.states import States
 from beholder.rewards.learned.towers import as_grid, read_towers
 from beholder.rewards.zoo.clip import unit
 from beholder.rewards.zoo.texts import once
@@ -36,6 +38,8 @@ class ClipBackbone(nn.Module):
     """``(pixels [N, 3, S, S], prompts) → features [N, F]``."""
 
     name = "clip"
+    map_doublings = 0
+    token_features = 0
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -55,9 +59,8 @@ class ClipBackbone(nn.Module):
     def patch_features(self) -> int:
         return int(self.towers.vision.config.hidden_size)
 
-    def patches(self, pixels: Tensor) -> Tensor:
-        """The picture tower's last states ``[N, C, h, w]``."""
-        return as_grid(self.towers.vision(pixel_values=pixels).last_hidden_state[:, self.towers.first_patch :])
+    def spelled(self, prompts: list[str]) -> Tensor:
+        raise no_words(self.name)
 
     def head_start(self) -> Tensor:
         """Weights ``[F]`` that a head begins with: ones."""
@@ -68,15 +71,19 @@ class ClipBackbone(nn.Module):
         return self.towers.prepare(images)
 
     def forward(self, pixels: Tensor, prompts: list[str]) -> Tensor:
-        picture_NF, text_NF = self._embedded(pixels, prompts)
-        return self.clip.logit_scale.exp() * picture_NF * text_NF
+        return self.states(pixels, prompts).feature_NF
 
-    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[Tensor, Tensor]:
-        """The features, and PickScore's in-batch loss ``[G]`` of rows: the mean of picture → prompt and back.
+    def states(self, pixels: Tensor, prompts: list[str]) -> States:
+        """With the picture tower's last states ``[N, C, h, w]``; its words never see the picture."""
+        picture_NF, text_NF, patch_NCHW = self._embedded(pixels, prompts)
+        return States(self.clip.logit_scale.exp() * picture_NF * text_NF, patch_NCHW)
+
+    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[States, Tensor]:
+        """The states, and PickScore's in-batch loss ``[G]`` of rows: the mean of picture → prompt and back.
 
         Pictures of one and the same prompt are not each other's negatives.
         """
-        picture_NF, text_NF = self._embedded(pixels, prompts)
+        picture_NF, text_NF, patch_NCHW = self._embedded(pixels, prompts)
         scale = self.clip.logit_scale.exp()
         _, place_N = once(prompts)
         own_N = torch.arange(len(prompts), device=pixels.device)
@@ -84,10 +91,12 @@ class ClipBackbone(nn.Module):
         allowed_NN = (other_NN | torch.eye(len(prompts), dtype=torch.bool)).to(pixels.device)
         odds_NN = (scale * picture_NF @ text_NF.T).masked_fill(~allowed_NN, -torch.inf)
         losses = [cross_entropy(odds, own_N, reduction="none") for odds in (odds_NN, odds_NN.T)]
-        return scale * picture_NF * text_NF, (losses[0] + losses[1])[row_G] / 2
+        return States(scale * picture_NF * text_NF, patch_NCHW), (losses[0] + losses[1])[row_G] / 2
 
-    def _embedded(self, pixels: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
-        """Unit vectors of the pictures and of their prompts, each ``[N, F]``."""
+    def _embedded(self, pixels: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit vectors of the pictures and of their prompts, each ``[N, F]``, and the patches ``[N, C, h, w]``."""
         texts, place_N = once(prompts)
         text_PF = unit(self.towers.texts(texts, pixels.device))
-        return unit(self.towers.pictures(pixels)), text_PF[place_N.to(pixels.device)]
+        picture_NF, state_NLC = self.towers.pictures(pixels)
+        patch_NCHW = as_grid(state_NLC[:, self.towers.first_patch :])
+        return unit(picture_NF), text_PF[place_N.to(pixels.device)], patch_NCHW

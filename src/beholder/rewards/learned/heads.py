@@ -36,6 +36,8 @@ class Heads:
     penalty: float = 0.1
     maps: tuple[str, ...] = ()
     """Heat maps of the picture, each in 0..1 at every patch."""
+    words: bool = False
+    """Whether it says which words of the prompt the picture does not show."""
 
     def __post_init__(self) -> None:
         if self.reduce not in get_args(Reduction):
@@ -93,16 +95,38 @@ def first_weights(start_F: Tensor, heads: Heads) -> Tensor:
 class MapHead(nn.Module):
     """Patches ``[N, C, h, w]`` and features ``[N, F]``, which know the prompt → maps ``[N, T, h, w]`` in 0..1.
 
-    A head of RichHF's (2312.10240): convolutions over the patches, then a sigmoid.
+    A head of RichHF's (2312.10240): convolutions over the patches, deconvolutions that double h and w each, a sigmoid.
     """
 
-    def __init__(self, patch_features: int, features: int, maps: int, width: int = 64) -> None:
+    def __init__(self, patch_features: int, features: int, maps: int, doublings: int = 0, width: int = 64) -> None:
         super().__init__()
         self.patch, self.whole = nn.Conv2d(patch_features, width, 1), nn.Linear(features, width)
+        self.finer = nn.ModuleList(nn.ConvTranspose2d(width, width, 4, 2, 1) for _ in range(doublings))
         self.near, self.out = nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, maps, 1)
         self.norms = nn.ModuleList([nn.GroupNorm(1, patch_features), nn.LayerNorm(features)])
 
     def forward(self, patch_NCHW: Tensor, feature_NF: Tensor) -> Tensor:
         of_patch, of_whole = self.norms
         x = self.patch(of_patch(patch_NCHW)) + self.whole(of_whole(feature_NF))[..., None, None]
-        return self.out(silu(self.near(silu(x)))).sigmoid()
+        x = silu(self.near(silu(x)))
+        for layer in self.finer:
+            x = silu(layer(x))
+        return self.out(x).sigmoid()
+
+
+class WordHead(nn.Module):
+    """States of tokens ``[N, L, C]`` and how they spell words ``[N, W, L]`` → logit that the picture lacks each word.
+
+    The mean over a word's tokens; NaN for a word without one. RichHF (2312.10240) writes the prompt once more with a
+    decoder and marks the words instead.
+    """
+
+    def __init__(self, token_features: int, width: int = 64) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            *(nn.LayerNorm(token_features), nn.Linear(token_features, width), nn.SiLU(), nn.Linear(width, 1))
+        )
+
+    def forward(self, token_NLC: Tensor, spelled_NWL: Tensor) -> Tensor:
+        logit_NW = (spelled_NWL @ self.net(token_NLC))[..., 0]
+        return logit_NW.masked_fill(spelled_NWL.sum(2) == 0, torch.nan)

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from beholder.errors import InputError, nearest
 from beholder.rewards.learned.backbones import Backbone, parts_of
-from beholder.rewards.learned.heads import Heads, MapHead, first_weights
+from beholder.rewards.learned.heads import Heads, MapHead, WordHead, first_weights
+from beholder.rewards.learned.spelling import no_words, rich_hf_words
+from beholder.rewards.learned.states import States
 from beholder.rewards.zoo.files import agree
 
 FORMAT = 1
@@ -60,9 +62,12 @@ class RewardModel(nn.Module):
             self.head.weight.copy_(first_weights(backbone.head_start(), heads))
             self.head.bias.zero_()
         if heads.maps and not backbone.patch_features:
-            raise InputError(f"maps: {backbone.name} has no patches to make maps of; take small, clip, siglip or blip")
-        size = backbone.patch_features, backbone.features, len(heads.maps)
+            raise InputError(f"maps: {backbone.name} has no patches to make maps of; take any other backbone")
+        if heads.words and not backbone.token_features:
+            raise no_words(backbone.name)
+        size = backbone.patch_features, backbone.features, len(heads.maps), backbone.map_doublings
         self.map_head = MapHead(*size) if heads.maps else None
+        self.word_head = WordHead(backbone.token_features) if heads.words else None
         self.fitted = dict(fitted or {})
         """What it was fitted on, and with which settings."""
         self.familiar: Familiar | None = None
@@ -94,19 +99,42 @@ class RewardModel(nn.Module):
             parts["strangeness"] = self.familiar.strangeness(feature_NF)
         return parts
 
-    def mapped(self, pixels: Tensor, feature_NF: Tensor) -> Tensor:
-        """Heat maps ``[N, T, h, w]`` in 0..1, one value for each patch of what the network sees."""
-        if self.map_head is None:
+    def mapped(self, states: States) -> Tensor:
+        """Heat maps ``[N, T, h, w]`` in 0..1 over the square that the network sees."""
+        if self.map_head is None or states.patch_NCHW is None:
             raise InputError("maps: this model was fitted without heat maps; fit it with --maps NAME")
-        return self.map_head(self.backbone.patches(pixels), feature_NF)
+        return self.map_head(states.patch_NCHW, states.feature_NF)
+
+    def worded(self, states: States, prompts: Sequence[str]) -> Tensor:
+        """Logits ``[N, W]`` that the picture does not show the prompt's words.
+
+        NaN beyond a prompt's last word, and for words that the backbone cuts off.
+        """
+        if self.word_head is None or states.token_NLC is None:
+            raise InputError("words: this model was fitted without words; fit it with --words")
+        return self.word_head(states.token_NLC, self.backbone.spelled(list(prompts)).to(states.token_NLC))
 
     @torch.no_grad()
     def maps(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Heat maps by name, each ``[N, h, w]`` in 0..1; InputError for a model that was fitted without."""
         self.eval()
-        pixels = self.backbone.prepare(images)
-        found_NTHW = self.mapped(pixels, self.backbone(pixels, list(prompts)))
+        found_NTHW = self.mapped(self.backbone.states(self.backbone.prepare(images), list(prompts)))
         return {name: found_NTHW[:, t] for t, name in enumerate(self.heads.maps)}
+
+    @torch.no_grad()
+    def words(self, images: Tensor, prompts: Sequence[str]) -> list[list[tuple[str, float]]]:
+        """For each image the words of its prompt, and how likely it does not show them, 0..1.
+
+        NaN for a word that the backbone cuts off; InputError for a model that was fitted without words.
+        """
+        self.eval()
+        return self.named_words(self.backbone.prepare(images), prompts)
+
+    def named_words(self, pixels: Tensor, prompts: Sequence[str]) -> list[list[tuple[str, float]]]:
+        """The same for prepared images."""
+        chance_NW = self.worded(self.backbone.states(pixels, list(prompts)), prompts).sigmoid().tolist()
+        said = [rich_hf_words(prompt) for prompt in prompts]
+        return [list(zip(one, row, strict=False)) for one, row in zip(said, chance_NW, strict=True)]
 
     def trained(self) -> dict[str, Tensor]:
         """The tensors that training changed, by name."""

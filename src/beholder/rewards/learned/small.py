@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, scaled_dot_product_attention
 
 from beholder.errors import InputError
+from beholder.rewards.learned.spelling import spelled
+from beholder.rewards.learned.states import States
 from beholder.rewards.learned.words import END, PAD, UNKNOWN, Vocabulary, known_words
 from beholder.rewards.zoo.preprocess import checked, smooth_resize
 
@@ -52,6 +54,7 @@ class SmallBackbone(nn.Module):
     """``(pixels [N, 3, S, S], prompts) → features [N, D + 1]``; the last one is log p(prompt | picture) in nats."""
 
     name = "small"
+    map_doublings = 0
 
     def __init__(self, config: SmallConfig) -> None:
         super().__init__()
@@ -85,9 +88,12 @@ class SmallBackbone(nn.Module):
     def patch_features(self) -> int:
         return self.config.dim
 
-    def patches(self, pixels: Tensor) -> Tensor:
-        """Cells ``[N, D, S/4, S/4]``."""
-        return self._cells(pixels).transpose(1, 2).unflatten(2, (self.config.size // 4, -1))
+    @property
+    def token_features(self) -> int:
+        return self.config.dim
+
+    def spelled(self, prompts: list[str]) -> Tensor:
+        return spelled([prompt.lower() for prompt in prompts], self.vocabulary.spans(prompts))
 
     def head_start(self) -> Tensor:
         """Weights ``[F]`` that a head begins with: the likelihood alone, so that it judges from the first step on."""
@@ -99,28 +105,37 @@ class SmallBackbone(nn.Module):
         return images if images.shape[-2:] == (side, side) else smooth_resize(images, (side, side))
 
     def forward(self, pixels: Tensor, prompts: list[str]) -> Tensor:
-        numbers_NL = self.vocabulary.encode(prompts).to(pixels.device)
-        return self._read(numbers_NL, numbers_NL, self._look(pixels))
+        return self.states(pixels, prompts).feature_NF
 
-    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[Tensor, Tensor]:
-        """The features, and −log p(prompt | picture, the words before of which some are forgotten) ``[G]`` of rows.
+    def states(self, pixels: Tensor, prompts: list[str]) -> States:
+        """With the cells ``[N, D, S/4, S/4]``, and each word as it knows the picture and the words before."""
+        return self._states(pixels, prompts)[0]
+
+    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[States, Tensor]:
+        """The states, and −log p(prompt | picture, the words before of which some are forgotten) ``[G]`` of rows.
 
         A captioner that always sees the words before learns which prompts there are, and calls new ones unlikely.
         """
-        numbers_NL, picture = self.vocabulary.encode(prompts).to(pixels.device), self._look(pixels)
-        features_NF = self._read(numbers_NL, numbers_NL, picture)
+        states, numbers_NL, picture = self._states(pixels, prompts)
         if not self.training or self.config.forget == 0:
-            return features_NF, -features_NF[row_G, -1]
+            return states, -states.feature_NF[row_G, -1]
         said_GL = numbers_NL[row_G]
         words_GL = (said_GL == UNKNOWN) | (said_GL > END)
         forgotten_GL = words_GL & (torch.rand(said_GL.shape, device=pixels.device) < self.config.forget)
         shown = [(key[row_G], value[row_G]) for key, value in picture]
-        told_GF = self._read(said_GL.masked_fill(forgotten_GL, UNKNOWN), said_GL, shown)
-        return features_NF, -told_GF[:, -1]
+        told_GF, _ = self._read(said_GL.masked_fill(forgotten_GL, UNKNOWN), said_GL, shown)
+        return states, -told_GF[:, -1]
 
-    def _look(self, pixels: Tensor) -> list[Keys]:
+    def _states(self, pixels: Tensor, prompts: list[str]) -> tuple[States, Tensor, list[Keys]]:
+        """With the words' numbers, and what each layer sees."""
+        numbers_NL, cells_NCD = self.vocabulary.encode(prompts).to(pixels.device), self._cells(pixels)
+        picture = self._look(cells_NCD)
+        feature_NF, state_NLD = self._read(numbers_NL, numbers_NL, picture)
+        patch_NDHW = cells_NCD.transpose(1, 2).unflatten(2, (self.config.size // 4, -1))
+        return States(feature_NF, patch_NDHW, state_NLD), numbers_NL, picture
+
+    def _look(self, cells_NCD: Tensor) -> list[Keys]:
         """Keys and values of the picture's cells for every layer."""
-        cells_NCD = self._cells(pixels)
         return [layer.to_picture.keys(cells_NCD) for layer in self.layers]  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
 
     def _cells(self, pixels: Tensor) -> Tensor:
@@ -130,8 +145,11 @@ class SmallBackbone(nn.Module):
             x = x + block(x)
         return self.cell_norm(self.cells(x).flatten(2).transpose(1, 2) + self.place)
 
-    def _read(self, given_NL: Tensor, said_NL: Tensor, picture: list[Keys]) -> Tensor:
-        """Features ``[N, D + 1]``: the state at the end, and how likely the words said are after those given."""
+    def _read(self, given_NL: Tensor, said_NL: Tensor, picture: list[Keys]) -> tuple[Tensor, Tensor]:
+        """Features ``[N, D + 1]``: the state at the end, and how likely the words said are after those given.
+
+        With the states ``[N, L, D]`` of all words.
+        """
         length = given_NL.shape[1]
         before_LL = torch.ones(length, length, dtype=torch.bool, device=given_NL.device).tril()
         x = self.word(given_NL) + self.position[:length]
@@ -142,7 +160,7 @@ class SmallBackbone(nn.Module):
         odds = self.next_word(state_NLD[:, :-1]).log_softmax(-1)
         word_NL = odds.gather(2, said_NL[:, 1:, None])[..., 0].masked_fill(~real_NL[:, 1:], 0.0)
         end_ND = state_NLD[torch.arange(len(x), device=x.device), real_NL.sum(1) - 1]
-        return torch.cat([end_ND, word_NL.sum(1, keepdim=True)], 1)
+        return torch.cat([end_ND, word_NL.sum(1, keepdim=True)], 1), state_NLD
 
 
 class _Block(nn.Sequential):

@@ -33,8 +33,8 @@ class Towers:
     """With ``logit_scale``."""
     width: int
     prepare: Callable[[Tensor], Tensor]
-    pictures: Callable[[Tensor], Tensor]
-    """``pixels [N, 3, S, S] → [N, F]``, not normalised."""
+    pictures: Callable[[Tensor], tuple[Tensor, Tensor]]
+    """``pixels [N, 3, S, S] → [N, F]``, not normalised, and the states of the picture tower ``[N, L, C]``."""
     texts: Callable[[Sequence[str], torch.device], Tensor]
     """Texts → ``[P, F]``, not normalised."""
     first_patch: int
@@ -64,8 +64,9 @@ def _clip(settings: Path, weights: Path, words: Path) -> Towers:
         inputs = tokens(tokenizer, said, text.config.max_position_embeddings, device)
         return model.text_projection(text(**inputs).pooler_output)
 
-    def pictures(pixels: Tensor) -> Tensor:
-        return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+    def pictures(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        seen = model.vision_model(pixel_values=pixels)
+        return model.visual_projection(seen.pooler_output), seen.last_hidden_state
 
     prepare = Preprocess(image_size(model.vision_model.config), crop="floor")
     return Towers(model, model.visual_projection.out_features, prepare, pictures, texts, 1)
@@ -84,10 +85,11 @@ def _siglip(settings: Path, weights: Path, words: Path) -> Towers:
         encoded = tokenizer(list(said), padding="max_length", truncation=True, max_length=length, return_tensors="pt")
         return model.text_model(input_ids=encoded["input_ids"].to(device)).pooler_output
 
-    def pictures(pixels: Tensor) -> Tensor:
-        return model.vision_model(pixel_values=pixels).pooler_output
+    def pictures(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        seen = model.vision_model(pixel_values=pixels)
+        return seen.pooler_output, seen.last_hidden_state
 
-    return Towers(model, model.vision_model.config.hidden_size, _squares(settings, model), pictures, texts, 0)
+    return Towers(model, model.vision_model.config.hidden_size, squares(settings, image_size(config.vision_config)), pictures, texts, 0)
 
 
 def as_grid(state_NLC: Tensor) -> Tensor:
@@ -124,14 +126,13 @@ class Squares:
         return ((scaled - mean) / std).masked_fill(broken(images).view(-1, 1, 1, 1), torch.nan)
 
 
-def _squares(settings: Path, model: Any) -> Squares:
-    """As the preprocessor_config.json beside the model says, or SigLIP's own where there is none."""
-    size = image_size(model.vision_model.config)
+def squares(settings: Path, size: int, resample: int = 3) -> Squares:
+    """As the preprocessor_config.json beside the model says, or this resampling and 0.5 where there is none."""
     path = settings.parent / "preprocessor_config.json"
     if not path.is_file():
-        return Squares(size)
+        return Squares(size, resample)
     said = json.loads(path.read_text(encoding="utf-8"))
-    resample = said.get("resample", 3)
+    resample = said.get("resample", resample)
     if resample not in RESAMPLING:
         raise InputError(f"backbone: {path}: resample {resample} is none of {list(RESAMPLING)} (bilinear, bicubic)")
     middle = [0.5, 0.5, 0.5]

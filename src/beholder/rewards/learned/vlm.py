@@ -17,6 +17,8 @@ from beholder.judges.local import LocalJudge, control_tokens, load_local
 from beholder.judges.prefix import adds_specials
 from beholder.judges.settings import JudgeConfig
 from beholder.rewards.learned.adapters import add_adapters
+from beholder.rewards.learned.spelling import no_words
+from beholder.rewards.learned.states import States
 from beholder.rewards.zoo.preprocess import broken, bytes_of, checked, smooth_resize
 
 TARGETS = r".*\.(self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj"
@@ -51,6 +53,9 @@ class VlmBackbone(nn.Module):
     """
 
     name = "vlm"
+    patch_features = 0
+    map_doublings = 0
+    token_features = 0
 
     def __init__(self, config: VlmConfig) -> None:
         super().__init__()
@@ -71,12 +76,8 @@ class VlmBackbone(nn.Module):
     def features(self) -> int:
         return int(self.vlm.get_output_embeddings().weight.shape[1])
 
-    @property
-    def patch_features(self) -> int:
-        return 0
-
-    def patches(self, pixels: Tensor) -> Tensor:
-        raise InputError("maps: a vlm has its patches in no square; take small, clip, siglip or blip")
+    def spelled(self, prompts: list[str]) -> Tensor:
+        raise no_words(self.name)
 
     def head_start(self) -> Tensor:
         """Weights ``[F]`` that a head begins with: logit(yes) − logit(no), each the mean over the word's tokens."""
@@ -105,9 +106,13 @@ class VlmBackbone(nn.Module):
         starts = range(0, len(prompts), AT_ONCE)
         return torch.cat([self._states(pixels[i : i + AT_ONCE], prompts[i : i + AT_ONCE]) for i in starts])
 
-    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[Tensor, Tensor]:
+    def states(self, pixels: Tensor, prompts: list[str]) -> States:
+        """The features alone: it has its patches in no square."""
+        return States(self(pixels, prompts))
+
+    def grounded(self, pixels: Tensor, prompts: list[str], row_G: Tensor) -> tuple[States, Tensor]:
         """The features, and nothing: the model knows what words mean."""
-        return self(pixels, prompts), pixels.new_zeros(len(row_G))
+        return self.states(pixels, prompts), pixels.new_zeros(len(row_G))
 
     def _states(self, pixels: Tensor, prompts: list[str]) -> Tensor:
         """The last state of each question, NaN where the picture holds NaN."""

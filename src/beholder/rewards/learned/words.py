@@ -33,6 +33,12 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.words) + END + 1
 
+    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Where the words of each lower-case text are that `encode` takes, behind (0, 0) for the start."""
+        rows = [[found.span() for found in WORD.finditer(text.lower())][: self.longest] for text in texts]
+        length = max(map(len, rows), default=0)
+        return [[(0, 0), *row, *[(0, 0)] * (length - len(row) + 1)] for row in rows]
+
     def encode(self, texts: Sequence[str]) -> Tensor:
         """``[N, L]``: start, the words, end, then padding to the longest of the texts."""
         rows = [
