@@ -1,6 +1,7 @@
 """Imports point one way, and `import beholder` stays light."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fitting": PIECES | {"preferences", "training"},
     "serving": PIECES | {"evaluation"},
     "checklists": PIECES | {"evaluation", "preferences", "training", "fitting"},
+    "__main__": {"cli"},
     "cli": PIECES
     | {"config_file", "methods", "evaluation", "report", "training", "preferences", "fitting", "checklists", "serving"},
 }
@@ -70,6 +72,17 @@ def test_imports_point_one_way(file: Path) -> None:
         if module.startswith("beholder.") and module != "beholder.__version__":
             target = module.split(".")[1]
             assert target in {package, *MAY_IMPORT[package]}, f"{package} must not import {module}"
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in sorted(SOURCE.rglob("__init__.py")) if "_HOME" in file.read_text(encoding="utf-8")],
+    ids=lambda file: str(file.relative_to(SOURCE)),
+)
+def test_names_that_are_imported_when_first_used_are_no_submodules(file: Path) -> None:
+    """`from package import name` gives the submodule where there is one, not what stands in it."""
+    package = importlib.import_module(".".join(("beholder", *file.parent.relative_to(SOURCE).parts)))
+    assert not {path.stem for path in file.parent.glob("*.py")} & {*package.__all__}
 
 
 def modules_loaded_by(code: str, *arguments: str) -> set[str]:

@@ -139,3 +139,6 @@ def test_jsonl_without_images_gives_prompts_and_their_tags_as_kinds(tmp_path: Pa
     file.write_text('{"prompt": "one"}\n{"prompt": 2}\n')
     with pytest.raises(InputError, match="line 2"):
         load_prompts(str(file))
+    file.write_bytes(b'{"prompt": "one"}\n{"prompt": "caf\xe9"}\n')
+    with pytest.raises(InputError, match="not UTF-8"):
+        load_prompts(str(file))

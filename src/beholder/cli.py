@@ -369,17 +369,16 @@ class ScoreOptions:
     """A JSONL file for the rows, written as they come; what is there already is kept and not scored again."""
     batch: int = 16
     """Images that are scored together."""
+    maps: Path | None = None
+    """A folder for the heat maps of rewards that make some (learned@FOLDER), as grey PNGs."""
     json: bool = False
     """Print one JSON object per image."""
 
 
 def score(arguments: list[str]) -> None:
-    images = []
-    while arguments and not arguments[0].startswith("-"):
-        images.append(Path(arguments.pop(0)))
-    options: ScoreOptions = parse(
-        ScoreOptions, arguments, "score IMAGE ...", "Score images (files, folders or quoted globs) with rewards."
-    )
+    images = _leading_paths(arguments)
+    said = "Score images and videos (files, folders or quoted globs) with rewards."
+    options: ScoreOptions = parse(ScoreOptions, arguments, "score IMAGE ...", said)
     from beholder.evaluation.scoring import score_on_terminal
 
     given = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("json", "reward")}

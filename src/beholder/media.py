@@ -67,6 +67,13 @@ def to_pil(image_3HW: Tensor) -> Image.Image:
     return Image.fromarray((image_3HW.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy())
 
 
+def to_png(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    return data.getvalue()
+
+
 def _pixels(image: Image.Image) -> np.ndarray:
     """``[H, W, 3]`` float32 in 0..1."""
     if image.mode.startswith("I;16"):

@@ -85,7 +85,11 @@ def _has_images(path: Path) -> bool:
 def _read_records(path: Path) -> PromptSet:
     """Texts of ``{"prompt": text, "tag": kind, …}`` lines; InputError with the line for any other."""
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"prompts: {str(path)!r} is not UTF-8 (byte {error.start}); convert it with iconv") from error
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if line.strip() else None
         except ValueError:

@@ -102,6 +102,18 @@ def test_on_the_terminal(pictures: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "for videos" in capsys.readouterr().err
 
 
+def test_a_judge_that_answers_nothing_is_an_error(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd.yaml").write_text(
+        "name: odd\nmedia: image\nquestions:\n  - {id: loud, ask: 'Is it loud?', dimension: sound, weight: 1.0}\n"
+    )
+    line = ["annotate", str(pictures), "--checklist", str(tmp_path / "odd.yaml"), "--output", str(tmp_path / "out")]
+    assert run(line) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "14 of 14 answers are invalid: the shapes judge understands" in err and "delete" in err
+
+
 # ---------------------------------------------------------------------------------------------------- exact answers
 
 

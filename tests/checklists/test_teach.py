@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
+from beholder.checklists import teach as module
 from beholder.checklists.pupils import answer_loss
 from beholder.checklists.settings import TeachConfig
 from beholder.checklists.teach import teach
@@ -24,6 +26,7 @@ from beholder.preferences import schema
 from beholder.preferences.store import write_preferences
 from beholder.rewards.small_judge import is_small_judge, load_any_judge
 from beholder.rewards.zoo.visionreward import load_visionreward
+from beholder.training.run_folder import Progress, RunFolder
 from tiny_vlms import save_vlm
 
 SMALL = TeachConfig(epochs=8, patience=8, held_out=0.25, pictures=8, lr=5e-3)
@@ -127,6 +130,28 @@ def test_a_killed_small_judge_comes_out_the_same(tmp_path: Path, steps: int) -> 
     assert {**whole, "seconds": 0} == {**after, "seconds": 0}
     names = ("whole", "killed")
     assert len({(tmp_path / name / "metrics.jsonl").read_text() for name in names}) == 1
+
+
+def test_no_step_is_saved_twice_so_that_an_epoch_is_saved_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[tuple[int, int]] = []
+
+    def save(folder: RunFolder, progress: Progress, state: dict[str, Any], keep: int) -> None:
+        saved.append((progress.iteration, len(state["losses"])))
+
+    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(RunFolder, "save_checkpoint", save)
+    config = replace(SMALL, checklist=str(tmp_path / "colours.yaml"), epochs=2)
+    report = teach(set_of_colours(tmp_path), tmp_path / "judge", config)
+    assert [step for step, _ in saved] == list(range(1, report["steps"] + 1))
+    assert [losses for _, losses in saved].count(0) == report["epochs"] == 2
+
+
+@pytest.mark.parametrize("changed", [{"seed": -1}, {"weight_decay": -0.1}, {"weight_decay": float("nan")}])
+def test_settings_below_0_are_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="must not be negative"):
+        replace(SMALL, **changed)
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:

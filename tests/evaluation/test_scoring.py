@@ -202,7 +202,7 @@ def test_globs_folders_and_files(folder: Path, capsys: pytest.CaptureFixture) ->
         assert run(["score", str(folder / pattern), *options]) == 0
         assert len(lines(capsys.readouterr().out)) == count, pattern
     assert run(["score", str(folder / "z*.png"), *options]) == 2
-    assert "no image in" in capsys.readouterr().err
+    assert "no image or video in" in capsys.readouterr().err
 
 
 def test_a_batch_of_none_is_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -362,6 +362,16 @@ def test_videos_are_scored_by_what_takes_videos(tmp_path: Path, capsys: pytest.C
     assert set(row["parts"][f"visionreward@{model}"]["questions"]) >= {"alignment-1", "physics-4"}
     assert run([*line[:-1], "visionreward@shapes"]) == 2
     assert "no checklist for videos" in capsys.readouterr().err
+
+
+def test_a_folder_holds_images_and_videos(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "a.mp4", 17, 8)
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "in" / "b.png")
+    assert run(["score", str(tmp_path / "in"), "--prompt", "a cat", "--reward", "redness", "--json"]) == 0
+    rows = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert [Path(row["image"]).name for row in rows] == ["a.mp4", "b.png"]
+    assert None not in [row["redness"] for row in rows]
 
 
 def test_values_that_are_no_number_are_none(folder: Path) -> None:

@@ -39,9 +39,9 @@ def test_before_training_it_is_pickscore(base: Path) -> None:
 def test_the_in_batch_loss_knows_its_own_prompt_and_forgives_the_same_one(base: Path) -> None:
     model = RewardModel(new_backbone(f"clip@{base}", PROMPTS), Heads()).eval()
     pixels = model.backbone.prepare(images())
-    features, loss = model.backbone.grounded(pixels, PROMPTS, torch.arange(3))
+    states, loss = model.backbone.grounded(pixels, PROMPTS, torch.arange(3))
     assert torch.equal(model.backbone.grounded(pixels, PROMPTS, torch.tensor([2, 0]))[1], loss[[2, 0]])
-    assert torch.allclose(features, model.backbone(pixels, PROMPTS))
+    assert torch.allclose(states.feature_NF, model.backbone(pixels, PROMPTS))
     odds = torch.stack([model.rewards(pixels, [text] * 3) for text in PROMPTS], 1)  # picture by prompt
     rows = [[0, 1], [0, 1, 2], [1, 2]]  # the third prompt is the first again, and no negative of it
     for i, allowed in enumerate(rows):

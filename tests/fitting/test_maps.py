@@ -11,6 +11,7 @@ import torch
 from coloured_sets import COLOURS, records, save
 from PIL import Image
 
+from beholder.cli import run
 from beholder.errors import InputError
 from beholder.fitting.batches import gather
 from beholder.fitting.labels import read_labels
@@ -18,6 +19,7 @@ from beholder.fitting.marks import Marks, map_loss, on_patches
 from beholder.fitting.pictures import Pictures
 from beholder.fitting.run import fit_reward
 from beholder.fitting.settings import FitConfig
+from beholder.media import read_image
 from beholder.preferences.schema import HeatMap, Medium, Record
 from beholder.preferences.store import open_preferences
 from beholder.rewards.learned import Heads, RewardModel, new_backbone
@@ -75,7 +77,7 @@ def test_maps_are_cut_and_scaled_as_their_pictures(kind: str, bases: dict[str, s
     assert found.shape[:2] == (2, 1) and found[0].isnan().all(), "the first picture has another map"
     assert marks.read(0) is found, "kept"
     pixels = torch.zeros(2, 3, *found.shape[-2:])
-    said = model.mapped(pixels, torch.zeros(2, model.backbone.features))
+    said = model.mapped(model.backbone.states(pixels, TEXTS * 2))
     patches = on_patches(found, said)[1, 0]
     half = patches.shape[-1] // 2
     assert patches[:half, -half:].amax() < 0.1 and patches[half:].amax() < 0.1
@@ -90,18 +92,18 @@ def test_the_error_is_that_of_the_patches_of_maps_that_were_made(tmp_path: Path)
     marks = Marks(labels, ("corner", "other"), model.backbone.prepare, 0)
     batch = gather(labels, Pictures(labels, model.backbone.prepare, 0), [0, 1], torch.device("cpu"))
     assert batch is not None
-    feature = model.backbone(batch.pixels, batch.prompts)
-    said = model.mapped(batch.pixels, feature)
+    states = model.backbone.states(batch.pixels, batch.prompts)
+    said = model.mapped(states)
     assert said.shape == (4, 2, 8, 8) and (said > 0).all() and (said < 1).all()
     target = torch.zeros(8, 8)
     target[:4, :4] = 1
     expected = torch.stack([said[i, t] - target for i, t in ((0, 1), (1, 0), (2, 1), (3, 0))]).square().mean()
-    found = map_loss(model, batch.pixels, feature, marks.of(batch))
+    found = map_loss(model, states, marks.of(batch))
     assert found.item() == pytest.approx(expected.item(), rel=1e-4)
-    assert map_loss(model, batch.pixels, feature, torch.full((4, 2, 32, 32), torch.nan)) == 0
+    assert map_loss(model, states, torch.full((4, 2, 32, 32), torch.nan)) == 0
 
 
-def test_marked_places_are_found_in_pictures_never_seen(tmp_path: Path) -> None:
+def test_marked_places_are_found_in_pictures_never_seen(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     save(tmp_path / "set.parquet", [marked(one) for one in records(80)])
     config = FitConfig(epochs=8, records=4, held_out=0.3, lr=3e-3, maps=("block",), map_weight=10.0)
     report = fit_reward(tmp_path / "set.parquet", tmp_path / "fit", config)
@@ -117,6 +119,30 @@ def test_marked_places_are_found_in_pictures_never_seen(tmp_path: Path) -> None:
     heat = model.maps(picture, ["a red thing1"])["block"]
     assert heat.shape == (1, 8, 8) and heat[0, 1:4, 4:7].mean() > 3 * heat[0, 5:, :3].mean()
     assert "heat map block" in (tmp_path / "fit" / "README.md").read_text()
+    _scored_with_maps(tmp_path, picture, model, capfd)
+
+
+def _scored_with_maps(folder: Path, picture: torch.Tensor, model: RewardModel, capfd: pytest.CaptureFixture) -> None:
+    """`beholder score --maps` writes what the model says of the pictures it can read."""
+    Image.fromarray((255 * picture[0]).round().byte().permute(1, 2, 0).numpy()).save(folder / "red.png")
+    (folder / "torn.png").write_bytes(b"no picture")
+    name = f"learned@{folder / 'fit'}"
+    line = ["score", str(folder / "red.png"), str(folder / "torn.png"), "--prompt", "a red thing1", "--reward", name]
+    capfd.readouterr()
+    assert run([*line, "--maps", str(folder / "heat"), "--json"]) == 0
+    row, torn = (json.loads(said) for said in capfd.readouterr().out.splitlines())
+    file = Path(row["parts"][name]["maps"]["block"])
+    assert [*(folder / "heat").iterdir()] == [file] and "error" in torn
+    written = torch.from_numpy(np.array(Image.open(file))).float() / 255
+    assert written.shape == (32, 32)
+    on_disk = read_image(folder / "red.png")[None]
+    coarse = torch.nn.functional.adaptive_avg_pool2d(written[None], 8)
+    assert (coarse - model.maps(on_disk, ["a red thing1"])["block"]).abs().mean() < 0.05
+    assert run([*line[:2], *line[3:5], "--maps", str(folder / "other")]) == 2
+    err = capfd.readouterr().err
+    assert "maps: none of shapes_strict, shapes_graded makes any" in err and err.count("\n") == 1
+    assert run([*line[:2], *line[3:], "--maps", str(folder / "red.png")]) == 2
+    assert "cannot make the folder" in capfd.readouterr().err
 
 
 def test_maps_that_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_gradients_reach_the_chosen_frames_alone() -> None:
         (81, 16, True, 1.0, 4, (0, 16, 32, 48, 64, 80)),
         (81, 16, True, None, 4, None),
         (4, 8, True, 2.0, 4, (0,)),
+        (241, 16, True, 0.25, 4, tuple(range(0, 241, 4))),
     ],
 )
 def test_frames_seen(

@@ -274,11 +274,13 @@ def test_a_captioner_in_training_forgets_words_and_a_judge_does_not() -> None:
     pixels, rows = images(), torch.tensor([1, 3])
     torch.manual_seed(0)
     backbone.eval()
-    features, loss = backbone.grounded(pixels, PROMPTS, rows)
-    assert torch.allclose(loss, -features[rows, -1]) and torch.allclose(features, backbone(pixels, PROMPTS))
+    states, loss = backbone.grounded(pixels, PROMPTS, rows)
+    assert torch.allclose(loss, -states.feature_NF[rows, -1]) and torch.allclose(
+        states.feature_NF, backbone(pixels, PROMPTS)
+    )
     backbone.train()
-    features, loss = backbone.grounded(pixels, PROMPTS, rows)
-    assert loss.shape == (2,) and (loss + features[rows, -1]).abs().amax() > 1e-4, "some words were not seen"
-    assert torch.allclose(features, backbone(pixels, PROMPTS)), "the reward reads all of them"
+    states, loss = backbone.grounded(pixels, PROMPTS, rows)
+    assert loss.shape == (2,) and (loss + states.feature_NF[rows, -1]).abs().amax() > 1e-4, "some words were not seen"
+    assert torch.allclose(states.feature_NF, backbone(pixels, PROMPTS)), "the reward reads all of them"
     with pytest.raises(InputError, match="forget: 1"):
         SmallBackbone.new(TEXTS, forget=1)

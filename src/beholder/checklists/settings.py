@@ -116,6 +116,9 @@ class TeachConfig:
         for name in ("lr", "alpha", "pictures", "most"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise InputError(f"{name}: {getattr(self, name)} must be greater than 0")
+        for name in ("weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}: {getattr(self, name)} must not be negative")
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out: {self.held_out} must be between 0 and 1")
 

@@ -1,12 +1,12 @@
 """A set of the bundled world with flawed pictures, exact answers and simulated people: to try a checklist on."""
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from beholder.media import to_png
 from beholder.preferences.annotators import Crowd, Taste
 from beholder.preferences.schema import Medium, Record
 from beholder.preferences.store import write_preferences
@@ -36,7 +36,7 @@ def simulated_records(
         names = (*ABOUT_PICTURES, *ABOUT_PROMPTS, *ABOUT_BOTH)
         yield Record(
             prompt=prompt.text,
-            media=tuple(Medium(data=_png(image)) for image in pixels),
+            media=tuple(Medium(data=to_png(Image.fromarray(image.transpose(1, 2, 0)))) for image in pixels),
             ranks=tuple(crowd.ranks(value_KM, list(ratings), judge, [seed, i])),
             ratings=ratings,
             answers={name: tuple(float(bool(answer(s, prompt, name))) for s in seen) for name in names},
@@ -44,12 +44,6 @@ def simulated_records(
             source="beholder shapes, flawed",
             group=str(i),
         )
-
-
-def _png(image_3HW: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image_3HW.transpose(1, 2, 0)).save(file, "png")
-    return file.getvalue()
 
 
 def simulate(path: Path, n: int, k: int = 4, seed: int = 0) -> int:

@@ -155,7 +155,8 @@ def _learn(teaching: Teaching, folder: RunFolder, advance: Advance) -> None:
         while len(teaching.losses) < len(batches):
             _step(teaching, batches[len(teaching.losses)], total)
             teaching.seconds = time.monotonic() - started
-            if time.monotonic() - saved > SAVE_EVERY:
+            within = len(teaching.losses) < len(batches)  # the last step is saved once its epoch is closed
+            if within and time.monotonic() - saved > SAVE_EVERY:
                 _save(teaching, folder)
                 saved = time.monotonic()
             best = teaching.best["accuracy"]

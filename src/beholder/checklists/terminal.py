@@ -17,7 +17,7 @@ from beholder.checklists.annotate import annotate
 from beholder.checklists.bias import bias
 from beholder.checklists.settings import AnnotateOptions, BiasOptions, TeachConfig, TeachOptions, WeighOptions
 from beholder.checklists.weigh import weigh
-from beholder.errors import InputError
+from beholder.errors import InputError, RunError
 from beholder.fitting.state import Advance
 from beholder.judges.checklist_file import load_checklist, save_checklist
 from beholder.preferences.store import open_preferences
@@ -27,20 +27,23 @@ from beholder.training.run_folder import RunFolder
 
 
 def annotate_on_terminal(data: Path, options: AnnotateOptions) -> None:
-    """Answers the checklist about every medium of the set; RunError when no answer is valid."""
+    """Answers the checklist about every medium of the set; RunError when no answer that was asked for now is valid."""
     checklist = load_checklist(options.checklist)
     records = len(open_preferences(data))
     judge = load_any_judge(options.model, options.judge)
     with bar(f"asking {len(checklist.questions)} questions", records) as advance:
         report = annotate(data, checklist, judge, options.output, advance)
     report = {"set": str(options.output), **report}
+    said = "; ".join(f"{why} ({n} times)" for why, n in report["reasons"].items())
+    invalid = f"{report['failed']} of {report['answers']} answers are invalid: {said}"
+    if report["failed"] and report["failed"] == report["answers"]:
+        raise RunError(f"{invalid}; delete {options.output} before you ask again")
     if options.json:
         print(json.dumps(report, indent=1))
         return
     print(f"{report['records']} records with answers to {report['questions']} questions in {options.output}")
     if report["failed"]:
-        said = "; ".join(f"{why} ({n} times)" for why, n in report["reasons"].items())
-        print(f"beholder: {report['failed']} of {report['answers']} answers are invalid: {said}", file=sys.stderr)
+        print(f"beholder: {invalid}", file=sys.stderr)
 
 
 def weigh_on_terminal(data: Path, options: WeighOptions) -> None:

@@ -1,15 +1,16 @@
-"""Images and videos on disk as judges see them."""
+"""Images and videos on disk: which files they are, and how judges see them."""
 
 from glob import glob, has_magic
 from pathlib import Path
 
 from beholder import video
 from beholder.errors import InputError
-from beholder.evaluation.scoring import SUFFIXES
 from beholder.judges.medium import Medium
 from beholder.judges.settings import Kind
 from beholder.media import read_image, to_pil
 from beholder.video import FrameConfig, read_frames
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def kind_of(path: Path) -> Kind:
@@ -40,4 +41,4 @@ def find_media(verb: str, paths: list[Path]) -> list[Path]:
 
 
 def _is_medium(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in (*SUFFIXES, *video.SUFFIXES)
+    return path.is_file() and path.suffix.lower() in (*IMAGE_SUFFIXES, *video.SUFFIXES)

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from beholder.config import PolicyConfig
 from beholder.errors import InputError
-from beholder.evaluation.grids import save_grid, save_png
+from beholder.evaluation.grids import save_grid, save_png, strips
 from beholder.evaluation.heldout import draw_images
 from beholder.media import to_pil
 from beholder.policies import load_policy
@@ -62,16 +64,19 @@ def sample_to_folder(
         policy = Annealed(policy, load_policy(base), anneal)
     texts = [text for text in prompts for _ in range(n)]
     seeds = [seed * 1_000_003 + i for i in range(n)] * len(prompts)
-    images = draw_images(policy, texts, seeds, steps, guidance, 1 if fps else BATCH)
-    output.mkdir(parents=True, exist_ok=True)
-    written = []
-    for i, (image, text) in enumerate(zip(images, texts, strict=True)):
-        path = output / f"{i // n:03d}_{i % n:02d}.{'mp4' if fps else 'png'}"
-        if fps:
-            write_video(path, image, fps)
-        else:
-            save_png(to_pil(image), path)
-        written.append({"image": str(path), "prompt": text, "seed": seeds[i]})
-    save_grid(images, output / "grid.png", columns=n)
+    written, shown, batch = [], [], 1 if fps else BATCH
+    for first in range(0, len(texts), batch):  # written as they come: a video in memory takes hundreds of megabytes
+        some = slice(first, first + batch)
+        images = draw_images(policy, texts[some], seeds[some], steps, guidance, batch)
+        output.mkdir(parents=True, exist_ok=True)
+        for i, image in enumerate(images, start=first):
+            path = output / f"{i // n:03d}_{i % n:02d}.{'mp4' if fps else 'png'}"
+            if fps:
+                write_video(path, image, fps)
+            else:
+                save_png(to_pil(image), path)
+            written.append({"image": str(path), "prompt": texts[i], "seed": seeds[i]})
+        shown.append(strips(images) if fps else images)
+    save_grid(torch.cat(shown), output / "grid.png", columns=n)
     (output / "images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written), encoding="utf-8")
     return written

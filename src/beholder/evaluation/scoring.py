@@ -7,7 +7,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,19 @@ from rich.table import Table
 from torch import Tensor
 
 from beholder.errors import InputError
+from beholder.evaluation.heat_maps import map_makers, write_maps
+from beholder.evaluation.media_files import find_media, kind_of
 from beholder.evaluation.prefetch import AHEAD, prefetched
 from beholder.evaluation.score_log import ScoreLog
 from beholder.media import read_image, read_pairs
 from beholder.rewards import Reward, load_rewards, score
+from beholder.rewards.frames import mean_over_frames
 from beholder.rewards.zoo.parts import PartedScorer
 from beholder.rewards.zoo.scorer import StagedScorer
 from beholder.rewards.zoo.unified_reward import WordedReward
 from beholder.rewards.zoo.visionreward import ChecklistReward
-from beholder.video import SUFFIXES as VIDEO_SUFFIXES
 from beholder.video import Choose, read_video
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 NAMED = 3
 """Failed files whose reason is printed; the others are counted."""
 
@@ -46,8 +46,12 @@ def score_on_terminal(
     output: Path | None = None,
     batch: int = 16,
     as_json: bool = False,
+    maps: Path | None = None,
 ) -> None:
-    """Scores, and prints the rows, or with ``output`` a summary; a bar and what failed go to stderr."""
+    """Scores, and prints the rows, or with ``output`` a summary; a bar and what failed go to stderr.
+
+    ``maps`` is a folder for the heat maps of rewards that make some.
+    """
     if batch < 1:
         raise InputError(f"batch: {batch} must be 1 or more")
     pairs = read_pairs(prompts) if prompts is not None else None
@@ -55,6 +59,7 @@ def score_on_terminal(
         raise InputError("score: give images on the command line or a --prompts file, not both")
     scorers = load_rewards(rewards)
     pairs = pairs if pairs is not None else _from_arguments(images, prompt)
+    makers = map_makers(scorers) if maps is not None else {}
     log = ScoreLog(output, [reward.name for reward in scorers])
     left = log.left(pairs)
     rows = list(log.kept)
@@ -62,6 +67,8 @@ def score_on_terminal(
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large pictures are welcome here
         task = bar.add_task("scoring", total=len(left))
         for scored in score_files(left, scorers, batch):
+            if maps is not None:
+                write_maps(scored, makers, maps)
             log.write(scored)
             rows += scored
             bar.advance(task, len(scored))
@@ -106,7 +113,7 @@ class Prepared:
 
 def _load(path: Path, rewards: Sequence[Reward]) -> Prepared:
     try:
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
+        if kind_of(path) == "image":
             prepared = prepare(read_image(path), rewards)
         else:
             looks: dict[Choose | None, list[Reward]] = {}
@@ -153,7 +160,7 @@ def _rows(pairs: Sequence[tuple[Path, str]], items: Sequence[Prepared], rewards:
         if isinstance(reward.score, ChecklistReward | WordedReward) and not reward.pairwise:
             columns[reward.name] = _described(reward.name, reward.score, items, texts, parts)
         elif isinstance(reward.score, PartedScorer):
-            columns[reward.name] = _parted(reward.name, reward.score, items, texts, parts)
+            columns[reward.name] = _parted(reward, reward.score, items, texts, parts)
         else:
             columns[reward.name] = column(reward, items, texts)
     rows: list[Row] = []
@@ -182,18 +189,26 @@ def _described(
 
 
 def _parted(
-    name: str, scorer: PartedScorer, items: Sequence[Prepared], texts: Sequence[str], parts: list[dict[str, Row]]
+    reward: Reward, scorer: PartedScorer, items: Sequence[Prepared], texts: Sequence[str], parts: list[dict[str, Row]]
 ) -> list[float | None]:
     """The values of a network with several outputs; the outputs go into ``parts`` under the reward's name."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     column: list[float | None] = [None] * len(items)
-    for members, given in _by_size(name, items):
+    for members, given in _by_size(reward.name, items):
+        prompts = [texts[i] for i in members]
         with torch.no_grad():
-            table = scorer.table(given.to(device), [texts[i] for i in members]).cpu()
+            if given.ndim == 5 and not reward.video:  # frames of a video, for a reward of images
+                table = mean_over_frames(lambda frame, prompts=prompts: scorer.table(frame, prompts), given.to(device))
+            else:
+                table = scorer.table(given.to(device), prompts)
+        table = table.cpu()
         totals = scorer.parts.total(table).tolist()
         for i, total, named in zip(members, totals, scorer.named(table), strict=True):
             column[i] = None if math.isnan(total) else total
-            parts[i][name] = {"parts": named}
+            parts[i][reward.name] = {"parts": named}
+        if scorer.parts.more is not None and given.ndim == 4:
+            for i, said in zip(members, scorer.parts.more(given.to(device), prompts), strict=True):
+                parts[i][reward.name] |= said
     return column
 
 
@@ -227,22 +242,7 @@ def _from_arguments(images: list[Path], prompt: str | None) -> list[tuple[Path, 
         raise InputError("score: no image given; name files, folders or globs, or a --prompts file")
     if prompt is None:
         raise InputError('score: no prompt given; add --prompt "a red circle" or use a --prompts file')
-    files = [file for path in images for file in _files(path)]
-    if not files:
-        raise InputError(f"score: no image in {', '.join(map(str, images))}")
-    return [(path, prompt) for path in files]
-
-
-def _files(path: Path) -> list[Path]:
-    """The file itself, or the images in a folder or under a glob, in order."""
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if path.exists():
-        return [path]
-    if not has_magic(str(path)):
-        raise InputError(f"image: no file {str(path)!r}")
-    found = sorted(Path(name) for name in glob(str(path), recursive=True))
-    return [p for p in found if p.is_file() and p.suffix.lower() in SUFFIXES]
+    return [(path, prompt) for path in find_media("score", images)]
 
 
 # ---------------------------------------------------------------------------------------------------- terminal

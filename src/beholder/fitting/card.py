@@ -40,6 +40,9 @@ def rows_of(report: Report) -> list[tuple[str, str]]:
         (f"heat map {name}", f"error {number(found['mse'])} (a constant {number(found['mse_of_a_constant'])})")
         for name, found in report["maps"].items()
     ]
+    if words := report["words"]:
+        found = f"F1 {number(words['f1'])}: precision {number(words['precision'])}, recall {number(words['recall'])}"
+        rows.append(("misaligned words", f"{found}; {words['misaligned']:,} of {words['words']:,} words are"))
     for name, found in report["contrast"].items():
         what = "falls under another prompt" if name == "another prompt" else CHANGED.format(name)
         rows.append((what, f"{share(found['falls'])} of {found['pictures']} pictures"))

@@ -12,6 +12,7 @@ from beholder.errors import RunError
 from beholder.fitting.batches import Batch, gather, liked
 from beholder.fitting.marks import map_loss, measure_maps
 from beholder.fitting.metrics import accuracy, labels_of
+from beholder.fitting.misaligned import explained_words, word_loss
 from beholder.fitting.mixture import annotator_numbers, likeliest_groups
 from beholder.fitting.pictures import shifted
 from beholder.fitting.predict import own_gaps, pairs_across, pairs_seen, see
@@ -91,21 +92,24 @@ def step_once(fitting: Fitting) -> None:
 
 
 def batch_loss(fitting: Fitting, batch: Batch, pixels: Tensor, marked: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The weighted mean of the items' losses, what ties words to pictures, and the error of heat maps."""
+    """The weighted mean of the items' losses, what ties words to pictures, and the errors of heat maps and words."""
     model, weight = fitting.model.train(), setting(fitting.config, "grounding")
     if weight:
-        feature_NF, ground_G = model.backbone.grounded(
+        states, ground_G = model.backbone.grounded(
             pixels, batch.prompts, liked(fitting.labels, batch, model.heads.weights)
         )
     else:
-        feature_NF, ground_G = model.backbone(pixels, batch.prompts), pixels.new_zeros(1)
-    judged = fitting.loss(model.heads.split(model.head(feature_NF)), batch)
+        states, ground_G = model.backbone.states(pixels, batch.prompts), pixels.new_zeros(1)
+    judged = fitting.loss(model.heads.split(model.head(states.feature_NF)), batch)
     grounding = ground_G.mean()
     loss, said = judged + weight * grounding, {"loss": judged.item(), "grounding": grounding.item()}
-    if fitting.marks is None:
-        return loss, said
-    off = map_loss(model, pixels, feature_NF, marked)
-    return loss + fitting.config.map_weight * off, {**said, "maps": off.item()}
+    if fitting.marks is not None:
+        off = map_loss(model, states, marked)
+        loss, said = loss + fitting.config.map_weight * off, {**said, "maps": off.item()}
+    if fitting.misaligned is not None:
+        off = word_loss(model, states, batch.prompts, fitting.misaligned.of(batch))
+        loss, said = loss + fitting.config.word_weight * off, {**said, "words": off.item()}
+    return loss, said
 
 
 def _descend(fitting: Fitting, loss: Tensor) -> None:
@@ -153,7 +157,8 @@ def close_epoch(fitting: Fitting, folder: RunFolder) -> None:
 
 def said_each_epoch(fitting: Fitting) -> tuple[str, ...]:
     """Names of the losses in an epoch's line."""
-    return ("loss", "grounding") if fitting.marks is None else ("loss", "grounding", "maps")
+    further = {"maps": fitting.marks, "words": fitting.misaligned}
+    return ("loss", "grounding", *(name for name, learnt in further.items() if learnt is not None))
 
 
 @torch.no_grad()
@@ -176,12 +181,15 @@ def measured(fitting: Fitting, records: list[int]) -> float:
 
 
 def explained(fitting: Fitting, records: list[int]) -> float:
-    """1 − error / error of the best constant, the mean over heat maps; 0 without any."""
+    """1 − error / error of the best constant: the mean over heat maps, plus that of words; 0 without any."""
+    share = 0.0
+    if fitting.misaligned is not None:
+        share += explained_words(fitting.model, fitting.data, fitting.misaligned, records)
     if fitting.marks is None:
-        return 0.0
+        return share
     found = measure_maps(fitting.model, fitting.data, fitting.marks, records).values()
     shares = [1 - one["mse"] / one["mse_of_a_constant"] for one in found if one["mse_of_a_constant"] > 0]
-    return sum(shares) / max(1, len(shares))
+    return share + sum(shares) / max(1, len(shares))
 
 
 def _regroup(fitting: Fitting) -> None:
@@ -198,7 +206,7 @@ def _regroup(fitting: Fitting) -> None:
 def record_losses(fitting: Fitting, records: list[int]) -> Tensor:
     """The loss of each of these records for each copy ``[R, E]``, 0 where it says nothing."""
     total_RE = torch.zeros(len(fitting.labels), fitting.copies)
-    for batch, feature_NF in fitting.data.outputs(fitting.model, records):
-        loss_JE, record_J = fitting.items(fitting.model.heads.split(fitting.model.head(feature_NF)), batch)
+    for batch, states in fitting.data.outputs(fitting.model, records):
+        loss_JE, record_J = fitting.items(fitting.model.heads.split(fitting.model.head(states.feature_NF)), batch)
         total_RE.index_add_(0, torch.tensor(batch.record_R)[record_J], loss_JE.cpu())
     return total_RE[records]

@@ -18,6 +18,7 @@ from beholder.fitting.predict import Data
 from beholder.preferences.decoding import decode
 from beholder.preferences.schema import RowError
 from beholder.rewards.learned import RewardModel
+from beholder.rewards.learned.states import States
 
 READ = ("prompt", "media", "kind", "maps")
 
@@ -90,14 +91,13 @@ def new_marks(labels: Labels, names: Sequence[str], train: Sequence[int], model:
     )
 
 
-def map_loss(model: RewardModel, pixels: Tensor, feature_NF: Tensor, marked_NTSS: Tensor) -> Tensor:
+def map_loss(model: RewardModel, states: States, marked_NTSS: Tensor) -> Tensor:
     """Mean squared error over the patches of all maps that were made; 0 where there is none."""
-    row_G = (~marked_NTSS.isnan()).flatten(1).any(1).nonzero()[:, 0].to(pixels.device)
-    if not len(row_G):
-        return pixels.new_zeros(())
-    said_GThw = model.mapped(pixels[row_G], feature_NF[row_G])
-    target_GThw = on_patches(marked_NTSS.to(said_GThw)[row_G], said_GThw)
-    return (said_GThw - target_GThw)[~target_GThw.isnan()].square().mean()
+    if marked_NTSS.isnan().all():
+        return states.feature_NF.new_zeros(())
+    said_NThw = model.mapped(states)
+    target_NThw = on_patches(marked_NTSS.to(said_NThw), said_NThw)
+    return (said_NThw - target_NThw)[~target_NThw.isnan()].square().mean()
 
 
 def on_patches(marked_NTSS: Tensor, like: Tensor) -> Tensor:
@@ -126,6 +126,6 @@ def measure_maps(model: RewardModel, data: Data, marks: Marks, records: Sequence
 def _said_and_marked(
     model: RewardModel, data: Data, marks: Marks, records: Sequence[int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    for batch, feature_NF in data.outputs(model, records):
-        said = model.mapped(batch.pixels, feature_NF).cpu()
+    for batch, states in data.outputs(model, records):
+        said = model.mapped(states).cpu()
         yield said, on_patches(marks.of(batch), said)

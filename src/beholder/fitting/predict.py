@@ -13,6 +13,7 @@ from beholder.fitting.batches import Batch, gather
 from beholder.fitting.labels import Labels
 from beholder.fitting.pictures import Pictures
 from beholder.rewards.learned import RewardModel
+from beholder.rewards.learned.states import States
 
 AT_ONCE = 32
 """Records that pass through the network together."""
@@ -26,14 +27,14 @@ class Data:
     pictures: Pictures
 
     @torch.no_grad()
-    def outputs(self, model: RewardModel, records: Sequence[int]) -> Iterator[tuple[Batch, Tensor]]:
-        """Batches of the records with their features ``[N, F]``; records with a damaged image are left out."""
+    def outputs(self, model: RewardModel, records: Sequence[int]) -> Iterator[tuple[Batch, States]]:
+        """Batches of the records with their states; records with a damaged image are left out."""
         model.eval()
         device = next(model.parameters()).device
         for i in range(0, len(records), AT_ONCE):
             batch = gather(self.labels, self.pictures, records[i : i + AT_ONCE], device)
             if batch is not None:
-                yield batch, model.backbone(batch.pixels, batch.prompts)
+                yield batch, model.backbone.states(batch.pixels, batch.prompts)
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ def see(model: RewardModel, data: Data, records: Sequence[int]) -> Seen:
     heads, images = model.heads, len(data.labels.value_IM)
     value_IME = torch.full((images, len(heads.dimensions), heads.copies), torch.nan)
     feature_IF = torch.full((images, model.backbone.features), torch.nan)
-    for batch, feature_NF in data.outputs(model, records):
+    for batch, states in data.outputs(model, records):
         with torch.no_grad():
-            value_IME[batch.image_N] = heads.values(heads.split(model.head(feature_NF))).cpu()
-        feature_IF[batch.image_N] = feature_NF.cpu()
+            value_IME[batch.image_N] = heads.values(heads.split(model.head(states.feature_NF))).cpu()
+        feature_IF[batch.image_N] = states.feature_NF.cpu()
     return Seen(value_IME, heads.rewards(value_IME), feature_IF)
 
 

@@ -22,6 +22,7 @@ from beholder.fitting.card import write_card
 from beholder.fitting.fit import fit
 from beholder.fitting.labels import Labels, read_labels
 from beholder.fitting.marks import measure_maps
+from beholder.fitting.misaligned import measure_words, misaligned_of
 from beholder.fitting.mixture import groups_of_records, named_groups
 from beholder.fitting.pictures import Pictures
 from beholder.fitting.predict import Data, see
@@ -117,6 +118,7 @@ def _report(fitting: Fitting, tested: tuple[Data, list[int]], data: str) -> Repo
         "ratings": assess.ratings(test.labels, seen, records) if fitting.criterion.over == "images" else {},
         "truth": assess.truth(test.labels, seen, records, config.gold),
         "maps": _maps(fitting, test, records),
+        "words": measure_words(model, test, misaligned_of(test.labels), records) if fitting.misaligned else {},
         "contrast": assess.contrast(model, test, records, config.seed),
         "strangeness": assess.strangeness(model, test, seen, records, config.seed),
         "groups": named_groups(fitting.annotators, fitting.group_A, fitting.copies) if fitting.annotators else [],

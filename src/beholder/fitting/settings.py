@@ -29,9 +29,9 @@ class FitConfig:
     """A second set to report on; none takes the prompts held out of the first."""
     backbone: str = "small"
     """`small`, for images like the bundled world's, or clip@FOLDER (CLIP or SigLIP), blip@FOLDER (ImageReward or BLIP),
-    vlm@FOLDER (a vision-language model)."""
+    vlm@FOLDER (a vision-language model), richhf@VIT+T5 (a T5 encoder that reads a ViT's patches; all of it trains)."""
     lora: int = 0
-    """Rank of adapters in a pre-trained backbone; 0 trains its head alone (and a CLIP's scale)."""
+    """Rank of adapters in a pre-trained backbone; 0 trains its head alone (and a CLIP's scale, and all of richhf)."""
     loss: str = "bradley_terry"
     """bradley_terry, rao_kupper, davidson, gaussian, gaussian_marginal (pairs); plackett_luce, group_softmax (groups);
     regression, ordinal, wasserstein, cramer (ratings)."""
@@ -58,11 +58,16 @@ class FitConfig:
     """Weight of (r_first + r_second)^2."""
     grounding: float | None = None
     """Weight of the loss that ties prompts to the pictures that nobody put below another: the small backbone's captions
-    (0.5 when not given), CLIP's in-batch contrast (0); blip and vlm have none."""
+    (0.5 when not given), CLIP's in-batch contrast (0); the others have none."""
     maps: tuple[str, ...] = ()
     """Heat maps of the set that a head learns to make, by name, e.g. artifact misalignment."""
     map_weight: float = 1.0
     """Weight of their mean squared error."""
+    words: bool = False
+    """Learn which words of a prompt its picture does not show, where the set says so (RichHF-18k); for small, blip and
+    richhf."""
+    word_weight: float = 1.0
+    """Weight of their cross entropy."""
     held_out: float = 0.2
     """Share of the records whose prompts never train: half of them choose when to stop, half are reported on."""
     gold: str = "shapes"
@@ -97,6 +102,7 @@ class FitConfig:
             "temperature",
             "centring",
             "map_weight",
+            "word_weight",
             "weight_decay",
             "memory",
             "seed",

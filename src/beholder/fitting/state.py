@@ -13,6 +13,7 @@ from beholder.fitting.batches import Batch, Targets
 from beholder.fitting.criteria import CRITERIA, Criterion, first_terms, scale_of, targets_of
 from beholder.fitting.labels import Labels
 from beholder.fitting.marks import Marks, new_marks
+from beholder.fitting.misaligned import Misaligned, new_misaligned
 from beholder.fitting.mixture import annotators_of, first_groups, groups_of_records
 from beholder.fitting.pictures import Pictures
 from beholder.fitting.predict import Data
@@ -40,7 +41,7 @@ class Best:
     """The averaged weights of the best epoch so far."""
 
     score: float = -math.inf
-    """What makes it the best: its accuracy, and how much of the heat maps it explains."""
+    """What makes it the best: its accuracy, and how much of the heat maps and the words it explains."""
     accuracy: float = -1.0
     epoch: int = -1
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -65,6 +66,8 @@ class Fitting:
     device: torch.device
     marks: Marks | None = None
     """Heat maps to learn, where some are."""
+    misaligned: Misaligned | None = None
+    """Words to learn about, where some are."""
     across: bool = False
     """Whether images of different records are compared to say when to stop."""
     step: int = 0
@@ -154,6 +157,7 @@ def new_fitting(config: FitConfig, labels: Labels, split: Split) -> Fitting:
         reduce=config.reduce or ("worst" if config.groups > 1 else "mean"),
         penalty=config.penalty,
         maps=config.maps,
+        words=config.words,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(config.seed)
@@ -176,6 +180,7 @@ def new_fitting(config: FitConfig, labels: Labels, split: Split) -> Fitting:
         optimiser=_optimiser(model, terms, config),
         device=device,
         marks=new_marks(labels, config.maps, split.train, model, config.memory) if config.maps else None,
+        misaligned=new_misaligned(labels, split.train) if config.words else None,
     )
     fitting.across = _stops_across(fitting)
     assign(fitting)
@@ -203,7 +208,7 @@ def _stops_across(fitting: Fitting) -> bool:
 def _level(fitting: Fitting) -> None:
     """Moves the head's bias so that its outputs begin around 0, wherever the backbone's first guess lies."""
     model = fitting.model
-    found = [feature_NF for _, feature_NF in fitting.data.outputs(model, fitting.split.train[:FIRST])]
+    found = [states.feature_NF for _, states in fitting.data.outputs(model, fitting.split.train[:FIRST])]
     if not found:
         raise InputError("preferences: not one image of the first records can be decoded; see beholder preferences SET")
     model.head.bias -= model.head(torch.cat(found)).mean(0)

@@ -5,7 +5,6 @@ needed, is the environment variable ``BEHOLDER_TOKEN``. Pictures travel as data 
 """
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from beholder.judges.medium import Medium
 from beholder.judges.settings import TEMPLATE, JudgeConfig
 from beholder.judges.wire import Failure, exchange, post_patiently
 from beholder.judges.yes_no import NEITHER, answer_of, hard_answer
+from beholder.media import to_png
 
 MOST_ALTERNATIVES = 20
 """How many likeliest tokens OpenAI's protocol gives at most."""
@@ -99,9 +99,7 @@ def data_url(still: Image.Image, max_side: int) -> str:
     if max(still.size) > max_side:
         still = still.copy()
         still.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    still.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(to_png(still)).decode("ascii")
 
 
 def load_server(name: str, config: JudgeConfig) -> ServerJudge:

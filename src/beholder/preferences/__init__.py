@@ -21,7 +21,6 @@ _HOME = {
     "SetConfig": "settings",
     "make_preferences": "make",
     "read_public": "readers",
-    "convert": "convert",
 }
 __all__ = [*_HOME]  # noqa: PLE0604
 

@@ -4,7 +4,6 @@ A set is a folder of shards and `set.json`, its settings. A shard is written who
 settings and its number alone: the same command goes on after an interruption, and a larger ``n`` adds records.
 """
 
-import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from beholder.config import PolicyConfig
 from beholder.errors import InputError, RunError
 from beholder.evaluation.heldout import draw_images
-from beholder.media import to_pil
+from beholder.media import to_pil, to_png
 from beholder.policies import Policy, load_policy
 from beholder.preferences.annotators import Crowd, Taste, count_votes
 from beholder.preferences.schema import Medium, Record
@@ -158,18 +156,12 @@ def _made(
         mine = slice(row * config.k, (row + 1) * config.k)
         record = Record(
             prompt=texts[mine.start],
-            media=tuple(Medium(_png(image)) for image in images[mine]),
+            media=tuple(Medium(to_png(to_pil(image))) for image in images[mine]),
             ratings={n: tuple(v) for n, v in zip(table.names, table.values_NM[mine].T.tolist(), strict=True)},
             source=f"beholder prefer, {config.model}",
             group=str(number),
         )
         yield from _judged(record, table.values_NM[mine].numpy(), table.names, number, crowd, config)
-
-
-def _png(image_3HW: Tensor) -> bytes:
-    data = io.BytesIO()
-    to_pil(image_3HW).save(data, format="PNG")
-    return data.getvalue()
 
 
 def _judged(

@@ -15,7 +15,7 @@ def frames_seen(total: int, fps: int, video: bool, seconds: float | None, most: 
         return tuple(by_count(total, min(most, total)))
     if seconds is None:
         return None
-    return tuple(dict.fromkeys(by_seconds([frame / fps for frame in range(total)], seconds)))
+    return tuple(dict.fromkeys(by_seconds([frame / fps for frame in range(total)], seconds, total)))
 
 
 def chosen(videos: Tensor, frames: Sequence[int] | None) -> Tensor:
@@ -24,5 +24,5 @@ def chosen(videos: Tensor, frames: Sequence[int] | None) -> Tensor:
 
 
 def mean_over_frames(score: Callable[[Tensor], Tensor], videos: Tensor) -> Tensor:
-    """``[N]``: the mean of ``score`` over the frames of ``[N, F, 3, H, W]``, each for itself; NaN where one failed."""
+    """``[N, …]``: the mean of ``score`` over the frames of ``[N, F, 3, H, W]``, each for itself; NaN if one failed."""
     return torch.stack([score(frame) for frame in videos.unbind(1)]).mean(0)

@@ -95,7 +95,8 @@ def load_reward(name: str) -> Reward:
         return BUILT_IN[name]
     if in_zoo(name):
         scorer, entry = load_scorer(name)
-        return Reward(name, scorer, entry.differentiable, entry.pairwise, entry.video, entry.video_seconds)
+        about = scorer if hasattr(scorer, "video_seconds") else entry  # behind an address: as listed there
+        return Reward(name, scorer, entry.differentiable, entry.pairwise, about.video, about.video_seconds)
     if ":" not in name:
         known = nearest(name.partition("@")[0], [*BUILT_IN, *ZOO])
         raise InputError(f"rewards: unknown reward {name!r}; {known} (or package.module:function)")

@@ -67,7 +67,8 @@ def describe(reward: "Reward") -> Served:
     row, _, checkpoint = reward.name.partition("@")
     for known in rows():
         if known.name == row:
-            return Served(reward.name, reward.differentiable, known.licence, checkpoint or known.checkpoint, known.says)
+            place = checkpoint or known.checkpoint
+            return Served(reward.name, reward.differentiable, known.licence, place, known.says, reward.seconds)
     return Served(reward.name, reward.differentiable, "yours", "none", "a reward of the user's own")
 
 

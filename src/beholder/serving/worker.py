@@ -46,6 +46,8 @@ class Served:
     licence: str
     checkpoint: str
     says: str
+    video_seconds: float | None = None
+    """Of a reward of videos, the time between the frames that it wants to see; none for one of images."""
 
 
 class WorkerDied(Exception):

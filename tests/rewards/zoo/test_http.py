@@ -98,6 +98,24 @@ def test_pictures_travel_as_png_or_as_exact_numbers(service: Service) -> None:
     assert torch.equal(array.view(3, 5, 4), IMAGES[0]) and numbers["array"]["shape"] == [3, 5, 4]
 
 
+def test_a_reward_of_videos_gets_whole_videos(service: Service) -> None:
+    service.listed = (
+        200,
+        {"rewards": [{"name": "taste", "video_seconds": 0.5}, {"name": "still", "video_seconds": None}]},
+    )
+    moving = load_reward(f"http@{service.url}#taste")
+    assert (moving.video, moving.seconds) == (True, 0.5)
+    still = load_reward(f"http@{service.url}#still")
+    assert (still.video, still.seconds) == (False, None)
+    said = load_reward(f"http@{service.url}#still,video_seconds=0.25")
+    assert (said.video, said.seconds) == (True, 0.25)
+    videos = torch.rand(2, 4, 3, 5, 4)
+    table = score(videos, PROMPTS[:2], [moving])
+    assert table.values_NM[:, 0].tolist() == [0, 1]
+    shapes = [item["array"]["shape"] for body in service.seen for item in body["items"]]
+    assert shapes == [[4, 3, 5, 4]] * 2
+
+
 def test_what_fails_is_nan_and_counted_by_reason(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     failed = [{"item": 1, "reward": None, "field": "items[1].image", "value": "cut off", "remedy": "send all"}]
     service.replies = [(200, {"values": {"taste": [1.5, None, None]}, "failed": failed})]

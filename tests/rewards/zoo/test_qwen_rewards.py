@@ -287,6 +287,21 @@ def test_a_video_file_is_looked_at_as_the_checkpoint_says_and_told_with_its_part
     assert row[name] != pytest.approx(scorer(frames[0], ["a cat"]).item(), abs=1e-5)
 
 
+def test_a_video_file_is_to_hpsv3_the_mean_of_its_frames(
+    hpsv3: tuple[Path, State], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pytest.importorskip("av")
+    from small_videos import write_video
+
+    path, name = write_video(tmp_path / "a.mp4", 16, 8, size=(160, 128)), f"hpsv3@{hpsv3[0]}"
+    assert run(["score", str(path), "--prompt", "a cat", "--reward", name, "--json"]) == 0
+    row, scorer, video = json.loads(capsys.readouterr().out), parted(name), read_video(path)
+    table = torch.cat([scorer.table(scorer.prepare(frame[None]), ["a cat"]) for frame in video]).mean(0)
+    assert scorer.table(scorer.prepare(video[None]), ["a cat"])[0, 0].item() != pytest.approx(table[0].item(), abs=1e-5)
+    assert row[name] == pytest.approx(table[0].item(), abs=1e-5)
+    assert row["parts"][name]["parts"] == pytest.approx({"mu": table[0].item(), "sigma": table[1].item()}, abs=1e-5)
+
+
 # --------------------------------------------------------------------------------------------- company and failures
 
 

@@ -96,8 +96,13 @@ def new_backbone(name: str, texts: Sequence[str], lora: int = 0) -> Backbone:
     if kind in BASES:
         if not base:
             raise InputError(f"backbone: {kind} needs a base, e.g. {kind}@{BASES[kind]} or {kind}@FOLDER")
-        found = "+".join(str(Path(one).resolve()) if Path(one).exists() else one for one in base.split("+"))
-        return module(settings(found, lora))
+        named = [base] if Path(base).exists() else base.split("+")
+        return module(settings("+".join(map(_absolute, named)), lora))
     if base or lora:
         raise InputError(f"backbone: {kind} is trained whole from nothing; leave out {'@' + base if base else 'lora'}")
     return module.new(texts)
+
+
+def _absolute(base: str) -> str:
+    """A folder wherever it is called from; a hub name as it is."""
+    return str(Path(base).resolve()) if Path(base).exists() else base

@@ -118,7 +118,11 @@ class RewardModel(nn.Module):
     def maps(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Heat maps by name, each ``[N, h, w]`` in 0..1; InputError for a model that was fitted without."""
         self.eval()
-        found_NTHW = self.mapped(self.backbone.states(self.backbone.prepare(images), list(prompts)))
+        return self.named_maps(self.backbone.prepare(images), prompts)
+
+    def named_maps(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """The same for prepared images."""
+        found_NTHW = self.mapped(self.backbone.states(pixels, list(prompts)))
         return {name: found_NTHW[:, t] for t, name in enumerate(self.heads.maps)}
 
     @torch.no_grad()
@@ -207,6 +211,11 @@ def find_folder(checkpoint: str) -> Path:
             f"rewards: the fitted reward model {checkpoint!r} {state}; make it with: {MAKE_ONE} {checkpoint}"
         )
     return folder
+
+
+def read_heads(folder: Path) -> Heads:
+    """What the outputs of the model in a folder mean, without its weights."""
+    return _filled(Heads, _read_config(folder)["heads"], folder)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -35,9 +35,9 @@ def spelled(prompts: Sequence[str], token_NL: Sequence[Spans]) -> Tensor:
 
 def token_spans(tokenizer: Any, texts: Sequence[str], length: int) -> list[Spans]:
     """Of each token that `zoo.texts.tokens` gives for these texts; nothing at (0, 0)."""
-    return tokenizer(
-        list(texts), padding=True, truncation=True, max_length=length, return_offsets_mapping=True
-    )["offset_mapping"]
+    return tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_offsets_mapping=True)[
+        "offset_mapping"
+    ]
 
 
 def _padded(rows: Sequence[Spans]) -> Tensor:

@@ -89,7 +89,8 @@ def _siglip(settings: Path, weights: Path, words: Path) -> Towers:
         seen = model.vision_model(pixel_values=pixels)
         return seen.pooler_output, seen.last_hidden_state
 
-    return Towers(model, model.vision_model.config.hidden_size, squares(settings, image_size(config.vision_config)), pictures, texts, 0)
+    prepare = squares(settings, image_size(model.vision_model.config))
+    return Towers(model, model.vision_model.config.hidden_size, prepare, pictures, texts, 0)
 
 
 def as_grid(state_NLC: Tensor) -> Tensor:

@@ -58,7 +58,11 @@ def read_metadata(path: Path) -> dict[str, Asked]:
     if not path.is_file():
         raise InputError(f"metadata: no file {str(path)!r}; name GenEval's evaluation_metadata.jsonl or one like it")
     asked: dict[str, Asked] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"metadata: {str(path)!r} is not UTF-8 (byte {error.start}); convert it with iconv") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

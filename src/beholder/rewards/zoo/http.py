@@ -16,7 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -50,13 +50,18 @@ class HttpConfig:
     """Images in a request."""
     encoding: Literal["png", "float32"] = "png"
     """png: 8 bits a channel, as most rewards round anyway; float32: the exact values, ten times as many bytes."""
+    video_seconds: float = 0.0
+    """Time between the frames of a video that are sent to a reward of videos; 0: as the service lists it, else a reward
+    of images, which gets the frames one by one."""
 
 
 class HttpReward:
-    """``(images [N, 3, H, W] in 0..1, prompts) → values [N]``, NaN where the service gave none."""
+    """``(images [N, 3, H, W] or videos [N, F, 3, H, W] in 0..1, prompts) → values [N]``, NaN where the service gave
+    none."""
 
     def __init__(self, base: str, reward: str | None, config: HttpConfig) -> None:
         self.base, self.reward, self.config = base, reward, config
+        self.video, self.video_seconds = config.video_seconds > 0, config.video_seconds or None
         self.failures: Counter[str] = Counter()
         """How often each reason occurred so far."""
 
@@ -189,12 +194,16 @@ def load_http(checkpoint: str) -> HttpReward:
         raise InputError(f"rewards: {base!r} is no address; write http@http://HOST:PORT or http@https://HOST/path")
     reward, config = read_options(options)
     base = base.rstrip("/")
-    names = _served(base, config)
+    served = _served(base, config)
+    names = None if served is None else list(served)
     if names is not None and reward is not None and reward not in names:
         raise InputError(f"rewards: {base} does not serve {reward!r}; {nearest(reward, names)}")
     if names is not None and reward is None and len(names) != 1:
         raise InputError(f"rewards: {base} serves {', '.join(names)}; say which, as in {base}#{(*names, 'NAME')[0]}")
-    return HttpReward(base, reward or (names[0] if names else None), config)
+    reward = reward or (names[0] if names else None)
+    if served is not None and reward is not None and not config.video_seconds:
+        config = replace(config, video_seconds=served[reward])
+    return HttpReward(base, reward, config)
 
 
 def read_options(text: str) -> tuple[str | None, HttpConfig]:
@@ -208,15 +217,16 @@ def _check(config: HttpConfig) -> None:
     for name in ("timeout", "concurrency", "batch"):
         if not 0 < getattr(config, name) < math.inf:
             raise InputError(f"rewards: {name}={getattr(config, name)} behind the # must be greater than 0")
-    for name in ("retries", "backoff"):
+    for name in ("retries", "backoff", "video_seconds"):
         if getattr(config, name) < 0:
             raise InputError(f"rewards: {name}={getattr(config, name)} behind the # must not be negative")
     if config.encoding not in ("png", "float32"):
         raise InputError(f"rewards: encoding={config.encoding} behind the #; known: float32, png")
 
 
-def _served(base: str, config: HttpConfig) -> list[str] | None:
-    """What the service lists; None where it lists nothing, as it need not."""
+def _served(base: str, config: HttpConfig) -> dict[str, float] | None:
+    """The names that the service lists, with their `HttpConfig.video_seconds`; None where it lists nothing, as it need
+    not."""
     try:
         listed = exchange(f"{base}/rewards", None, config.timeout)
     except Failure as failure:
@@ -230,4 +240,9 @@ def _served(base: str, config: HttpConfig) -> list[str] | None:
     rows = listed.get("rewards") if isinstance(listed, Mapping) else None
     if not isinstance(rows, list):
         return None
-    return [str(row["name"]) for row in rows if isinstance(row, Mapping) and "name" in row] or None
+    named = [row for row in rows if isinstance(row, Mapping) and "name" in row]
+    return {str(row["name"]): _seconds(row.get("video_seconds")) for row in named} or None
+
+
+def _seconds(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0

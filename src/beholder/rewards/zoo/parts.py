@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -19,6 +20,10 @@ class Parts:
     """``table [N, K] → values [N]``."""
     frames: Choose | None = None
     """For a reward that judges videos."""
+    more: Callable[[Tensor, Sequence[str]], list[dict[str, Any]]] | None = None
+    """What else there is to say of each image, as JSON holds it, from prepared pixels and prompts."""
+    maps: Callable[[Tensor, Sequence[str]], dict[str, Tensor]] | None = None
+    """Heat maps by name, ``[N, h, w]`` in 0..1 over what the network sees, from the same."""
 
 
 class PartedScorer(StagedScorer):

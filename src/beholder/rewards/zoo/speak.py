@@ -69,10 +69,8 @@ class LocalSpeaker:
             return Reply("", f"the prompt holds the model's control token {min(found)!r}")
         try:
             inputs = whole(judge.processor, asked.stills, judge.render(asked.text, len(asked.stills)))
-            device, dtype = judge.model.device, judge.model.dtype
-            placed = {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in inputs.items()}
             with torch.inference_mode():
-                made = judge.model.generate(**placed, max_new_tokens=LONGEST, do_sample=False)
+                made = judge.model.generate(**judge.on_device(inputs), max_new_tokens=LONGEST, do_sample=False)
         except Exception as error:  # a model may be anybody's code; what it raised is kept
             return Reply("", said_in_short(error))
         new = made[0, inputs["input_ids"].shape[1] :]
