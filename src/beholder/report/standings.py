@@ -30,8 +30,8 @@ LIKED = (
 )
 PROXY = "Another reward of the last evaluation, on the same images."
 RACE = (
-    "Network evaluations in rollouts until {gold} first is {value}, what {first} ends with, linear between "
-    "measurements; not reached where one seed does not."
+    "Network evaluations in rollouts until {gold} first is {value}, what {first} has at the end of all it spent, "
+    "linear between measurements; not reached where one seed does not."
 )
 OPTIONAL = ("clip", "liked", "disliked")
 """Columns that are left out where no run has them."""
@@ -158,7 +158,7 @@ def _race(comparison: Comparison, gold: str) -> list[Column]:
             "race",
             "Evaluations",
             f"to {reached.mean:.2f}",
-            lambda a: _first_at(a, reached.mean),
+            lambda a: _spent(a) if a.method == first.method else _first_at(a, reached.mean),
             about,
             rising=True,
             form="count",
@@ -290,6 +290,10 @@ def _diversity_before(attempt: Attempt) -> Number:
 def _held_out(attempt: Attempt, name: str, which: int) -> Number:
     rows = attempt.run.evaluations if attempt.run else ()
     return rows[which].rewards.get(name) if rows else None
+
+
+def _spent(attempt: Attempt) -> Number:
+    return attempt.result.network_evaluations if attempt.result else None
 
 
 def _first_at(attempt: Attempt, value: float) -> Number:
