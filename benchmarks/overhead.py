@@ -64,9 +64,9 @@ def recorded(learner: Learner) -> Iterator[list[Call]]:
         calls.append(Call(velocity, (network, x, sigma_N, condition), torch.is_grad_enabled()))
         return velocity(network, x, sigma_N, condition)
 
-    def noted_decode(x: Tensor, sigma_N: Tensor) -> Tensor:
-        calls.append(Call(decode, (x, sigma_N), False))
-        return decode(x, sigma_N)
+    def noted_decode(x: Tensor, sigma_N: Tensor, frame_NK: Tensor | None = None) -> Tensor:
+        calls.append(Call(decode, (x, sigma_N, frame_NK), False))
+        return decode(x, sigma_N, frame_NK)
 
     def noted(reward: Reward) -> Reward:
         def score(*arguments: Any) -> Tensor:
