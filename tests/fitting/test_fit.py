@@ -248,7 +248,7 @@ def test_fit_says_what_it_found(small: Path, tmp_path: Path, capfd: pytest.Captu
     out, _ = capfd.readouterr()
     assert "accuracy without ties" in out and f"learned@{tmp_path / 'fit'}" in out.replace("\n", "")
     assert run([*line, "--seed", "3"]) == 2
-    assert "holds a fit with seed 0, not 3" in capfd.readouterr().err
+    assert "was begun with seed 0, not 3" in capfd.readouterr().err
 
 
 def test_an_interruption_says_how_to_go_on(

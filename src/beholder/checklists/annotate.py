@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from beholder.checklists.folder import settle
 from beholder.errors import InputError
 from beholder.evaluation.media_files import read_medium
 from beholder.judges.checklist import Checklist
@@ -19,6 +18,7 @@ from beholder.media import to_pil
 from beholder.preferences.decoding import decode
 from beholder.preferences.schema import Record
 from beholder.preferences.store import PreferenceSet, PreferenceWriter, open_parquet, open_preferences
+from beholder.training.run_folder import settle
 
 SHARD = 128
 """Records of a shard: what an interruption may cost."""

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from beholder.checklists.folder import settle
 from beholder.checklists.lessons import Lessons, balanced, by_medium, read_lessons
 from beholder.checklists.pupils import Pupil, Shown, new_pupil
 from beholder.checklists.settings import TeachConfig
@@ -32,7 +31,7 @@ from beholder.fitting.split import split_by_prompt
 from beholder.fitting.state import Advance, quietly
 from beholder.judges.checklist_file import load_checklist, save_checklist
 from beholder.preferences.store import open_preferences
-from beholder.training.run_folder import Progress, RunFolder
+from beholder.training.run_folder import Progress, RunFolder, settle
 
 Report = dict[str, Any]
 WARM_UP = 20

@@ -23,7 +23,7 @@ from beholder.judges.checklist_file import load_checklist, save_checklist
 from beholder.preferences.store import open_preferences
 from beholder.preferences.terminal import bar
 from beholder.rewards.small_judge import load_any_judge
-from beholder.training.run_folder import RunFolder
+from beholder.training.run_folder import RunFolder, without_nan
 
 
 def annotate_on_terminal(data: Path, options: AnnotateOptions) -> None:
@@ -69,15 +69,6 @@ def report_beside(output: Path) -> Path:
     if output.suffix not in (".yaml", ".yml"):
         raise InputError(f"output: {str(output)!r} is no .yaml file; name the checklist that is written")
     return output.with_suffix(".report.json")
-
-
-def without_nan(value: Any) -> Any:
-    """NaN as null: there was nothing to measure it on."""
-    if isinstance(value, dict):
-        return {name: without_nan(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [without_nan(one) for one in value]
-    return None if isinstance(value, float) and value != value else value
 
 
 def _print_weights(report: dict[str, Any], tolerance: float) -> None:

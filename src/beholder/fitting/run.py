@@ -8,7 +8,6 @@ FOLDER/report.json       the report; the last file that is written
 """
 
 import json
-import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import torch
 
-from beholder.errors import InputError
 from beholder.fitting import assess
 from beholder.fitting.card import write_card
 from beholder.fitting.fit import fit
@@ -30,7 +28,7 @@ from beholder.fitting.settings import FitConfig
 from beholder.fitting.split import split_by_prompt
 from beholder.fitting.state import Advance, Fitting, new_fitting, quietly, setting
 from beholder.preferences.store import open_preferences
-from beholder.training.run_folder import RunFolder
+from beholder.training.run_folder import settle, without_nan
 
 Report = dict[str, Any]
 
@@ -42,7 +40,7 @@ def fit_reward(data: Path | str, output: Path | str, config: FitConfig, advance:
     that cannot be used, and where the folder holds a fit of other settings or something else.
     """
     source = open_preferences(data)
-    folder = settle(Path(output), {"data": str(data), "records_in_set": len(source), **asdict(config)})
+    folder = settle(Path(output), "fit.json", {"data": str(data), "records_in_set": len(source), **asdict(config)})
     if (folder.path / "report.json").exists():
         return json.loads((folder.path / "report.json").read_text(encoding="utf-8"))
     labels = read_labels(source, list(config.by), config.temperature, config.gold)
@@ -57,29 +55,6 @@ def fit_reward(data: Path | str, output: Path | str, config: FitConfig, advance:
     folder.write_json("report.json", report)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     return report
-
-
-def settle(path: Path, settings: dict[str, Any]) -> RunFolder:
-    """The folder, with `fit.json` in it; InputError where it holds something else."""
-    folder, file = RunFolder(path), path / "fit.json"
-    settings = json.loads(json.dumps(settings))
-    if file.exists():
-        there = json.loads(file.read_text(encoding="utf-8"))
-        for name, value in settings.items():
-            if there.get(name) != value:
-                raise InputError(
-                    f"output: {str(path)!r} holds a fit with {name} {there.get(name)!r}, not {value!r}; use the same "
-                    "settings, delete the folder, or choose another --output"
-                )
-        return folder
-    if path.is_file() or (path.exists() and any(path.iterdir())):
-        raise InputError(f"output: {str(path)!r} holds something else; choose another --output")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"output: cannot make {str(path)!r}: {error.strerror}; choose another --output") from error
-    folder.write_json("fit.json", settings)
-    return folder
 
 
 def _tested(fitting: Fitting, config: FitConfig) -> tuple[Data, list[int]]:
@@ -125,7 +100,7 @@ def _report(fitting: Fitting, tested: tuple[Data, list[int]], data: str) -> Repo
         "left_out": labels.left_out,
         "problems": [str(problem) for problem in {**labels.problems, **test.labels.problems}.values()],
     }
-    return _without_nan(report)
+    return without_nan(report)
 
 
 def _maps(fitting: Fitting, test: Data, records: list[int]) -> dict[str, dict[str, float]]:
@@ -137,12 +112,3 @@ def _maps(fitting: Fitting, test: Data, records: list[int]) -> dict[str, dict[st
 
 def _prompts(labels: Labels, records: list[int]) -> int:
     return len({labels.prompts[r] for r in records})
-
-
-def _without_nan(value: Any) -> Any:
-    """NaN as null: there was nothing to measure it on."""
-    if isinstance(value, dict):
-        return {name: _without_nan(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
