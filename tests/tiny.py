@@ -8,7 +8,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from diffusers import (
@@ -339,7 +339,7 @@ def _flux_transformer(distilled: bool) -> FluxTransformer2DModel:
     )
 
 
-def _unet() -> UNet2DConditionModel:
+def _unet(text_width: int = TEXT_WIDTH, **more: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
         in_channels=LATENT_CHANNELS,
@@ -348,24 +348,16 @@ def _unet() -> UNet2DConditionModel:
         block_out_channels=(32, 64),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=TEXT_WIDTH,
+        cross_attention_dim=text_width,
         attention_head_dim=4,
         norm_num_groups=8,
+        **more,
     )
 
 
 def _unet_xl() -> UNet2DConditionModel:
-    return UNet2DConditionModel(
-        sample_size=LATENT_SIZE,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        layers_per_block=1,
-        block_out_channels=(32, 64),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=2 * TEXT_WIDTH,
-        attention_head_dim=4,
-        norm_num_groups=8,
+    return _unet(
+        2 * TEXT_WIDTH,
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,

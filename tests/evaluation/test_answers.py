@@ -3,11 +3,10 @@
 import json
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -56,24 +55,8 @@ taste = combine.weighted(load_reward("shapes"), 2)
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    name = f"answers_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    yield name
-    sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Twelve noisy pictures of two sizes."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    noise = np.random.default_rng(0)
-    for i in range(12):
-        size = (20, 30) if i % 3 else (25, 25)
-        Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
-    return folder
+def mine(own_module: Callable[[str], str]) -> str:
+    return own_module(MODULE)
 
 
 class Watched:

@@ -5,7 +5,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,25 +43,9 @@ def choosy(images, prompts):
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def mine(own_module: Callable[[str], str]) -> str:
     """A module of the user's, with a record of how many images came at once."""
-    name = f"scorers_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(MODULE)
-    monkeypatch.chdir(tmp_path)
-    yield name
-    sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Twelve noisy pictures of two sizes."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    noise = np.random.default_rng(0)
-    for i in range(12):
-        size = (20, 30) if i % 3 else (25, 25)
-        Image.fromarray(noise.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{i:02d}.png")
-    return folder
+    return own_module(MODULE)
 
 
 def staged() -> Reward:

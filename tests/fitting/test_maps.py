@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from beholder.media import read_image
 from beholder.preferences.schema import HeatMap, Medium, Record
 from beholder.preferences.store import open_preferences
 from beholder.rewards.learned import Heads, RewardModel, new_backbone
-from rewards.zoo.published import save_clip, save_image_reward
 
 TEXTS = ["a red circle"]
 
@@ -59,19 +59,10 @@ def corner(height: int, width: int) -> Record:
     )
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("bases")
-    (folder / "clip").mkdir()
-    save_clip(folder / "clip")
-    save_image_reward(folder / "blip")
-    return {"small": "small", "clip": f"clip@{folder / 'clip'}", "blip": f"blip@{folder / 'blip'}"}
-
-
 @pytest.mark.parametrize("kind", ["small", "clip", "blip"])
-def test_maps_are_cut_and_scaled_as_their_pictures(kind: str, bases: dict[str, str], tmp_path: Path) -> None:
+def test_maps_are_cut_and_scaled_as_their_pictures(kind: str, backbone: Callable[[str], str], tmp_path: Path) -> None:
     labels = read_labels(open_preferences(save(tmp_path / "set.parquet", [corner(40, 80)])), [])
-    model = RewardModel(new_backbone(bases[kind], TEXTS), Heads(maps=("corner",)))
+    model = RewardModel(new_backbone(backbone(kind), TEXTS), Heads(maps=("corner",)))
     marks = Marks(labels, ("corner",), model.backbone.prepare, 2**20)
     found = marks.read(0)
     assert found.shape[:2] == (2, 1) and found[0].isnan().all(), "the first picture has another map"

@@ -1,6 +1,7 @@
 """Values made of segments: the whole is their mean or sum, and a label of the whole teaches what a part is worth."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,6 @@ import torch
 from coloured_sets import records, save
 from PIL import Image
 from segment_sets import Told, clip, pictures, scene, videos
-from test_richhf import save_t5, save_vit
-from test_siglip import save_siglip
 from torch import Tensor
 
 from beholder.cli import run
@@ -32,30 +31,12 @@ from beholder.rewards.learned import Heads, RewardModel, new_backbone
 from beholder.rewards.learned.segments import Of, Segmentation, cut, laid_out, pooled_outputs
 from beholder.rewards.reward import answered, for_videos
 from beholder.video import FrameConfig, write_video
-from rewards.zoo.published import save_clip, save_image_reward
-from tiny_vlms import save_vlm
 
 PROMPTS = ["a red circle", "two squares and a cross", "a"]
 GRIDS = {"small": 4, "blip": 4, "clip": 3, "siglip": 4, "richhf": 1}
 KINDS = tuple(GRIDS)
 QUICK = FitConfig(epochs=2, records=8, held_out=0.4, lr=3e-3, grounding=0.0)
 LEARN = replace(QUICK, epochs=8, held_out=0.3)
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("bases")
-    (folder / "clip").mkdir()
-    save_clip(folder / "clip")
-    save_image_reward(folder / "blip")
-    return {
-        "small": "small",
-        "clip": f"clip@{folder / 'clip'}",
-        "siglip": f"siglip@{save_siglip(folder / 'siglip')}",
-        "blip": f"blip@{folder / 'blip'}",
-        "richhf": f"richhf@{save_vit(folder / 'vit')}+{save_t5(folder / 't5')}",
-        "vlm": f"vlm@{save_vlm('qwen2_vl', folder / 'vlm')}",
-    }
 
 
 def model_of(base: str, heads: Heads | None = None, **segments: Any) -> RewardModel:
@@ -78,8 +59,8 @@ def clips(frames: int = 2) -> Tensor:
 
 @pytest.mark.parametrize("pool", ["mean", "sum"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_reward_is_the_mean_or_sum_of_its_patches(kind: str, pool: str, bases: dict[str, str]) -> None:
-    model = model_of(bases[kind], of="patches", pool=pool)
+def test_the_reward_is_the_mean_or_sum_of_its_patches(kind: str, pool: str, backbone: Callable[[str], str]) -> None:
+    model = model_of(backbone(kind), of="patches", pool=pool)
     media, how = clips(), torch.mean if pool == "mean" else torch.sum
     with torch.no_grad():
         found = model.segments(media[:, 0], PROMPTS)
@@ -95,8 +76,8 @@ def test_the_reward_is_the_mean_or_sum_of_its_patches(kind: str, pool: str, base
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "vlm"])
-def test_a_video_is_the_mean_of_its_frames(kind: str, bases: dict[str, str]) -> None:
-    model, media = model_of(bases[kind]), clips()
+def test_a_video_is_the_mean_of_its_frames(kind: str, backbone: Callable[[str], str]) -> None:
+    model, media = model_of(backbone(kind)), clips()
     with torch.no_grad():
         one_by_one = torch.stack([model.rewards(model.prepare(media[:, f]), PROMPTS) for f in range(2)], 1)
         found = model.segments(media, PROMPTS)
@@ -350,10 +331,10 @@ def test_a_model_of_segments_comes_back(tmp_path: Path) -> None:
     ],
 )
 def test_segments_that_cannot_be(
-    kind: str, heads: Heads, segments: dict[str, Any], says: str, bases: dict[str, str]
+    kind: str, heads: Heads, segments: dict[str, Any], says: str, backbone: Callable[[str], str]
 ) -> None:
     with pytest.raises(InputError, match=says):
-        model_of(bases[kind], heads, **segments)
+        model_of(backbone(kind), heads, **segments)
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:

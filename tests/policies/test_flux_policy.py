@@ -20,28 +20,18 @@ from diffusers import (
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
-from beholder.config import GuidanceConfig, KernelConfig, LoraConfig, PlanConfig, PolicyConfig, RolloutConfig, RunConfig
+from beholder.config import KernelConfig, PolicyConfig, RunConfig
 from beholder.errors import InputError
 from beholder.evaluation.heldout import draw_images
 from beholder.methods.row import vary
 from beholder.policies import Policy, load_policy
 from beholder.policies.flux import packed, places, unpacked
-from beholder.rollouts.engine import noise_for, replay, rollout
-from beholder.rollouts.kernels import trainable_steps
-from beholder.rollouts.plans import draw_plan
-from beholder.rollouts.trajectory import Trajectory
+from beholder.rollouts.engine import noise_for, replay
 from beholder.training.validator import problems
+from small_policies import KERNELS, LORA, PROMPTS, SEEDS, drawn, stir, velocity
 from tiny import IMAGE_SIZE, LATENT_CHANNELS, tiny_flux
 
-PROMPTS = ["a photo of a red circle", "two orange squares"]
-SEEDS = [5, 6]
-LORA = LoraConfig(rank=4, alpha=12)
 TOKENS = 16
-KERNELS = (
-    KernelConfig(kind="flow_sde", level=0.7),
-    KernelConfig(kind="dance_sde", level=0.3),
-    KernelConfig(kind="cps", level=0.8),
-)
 both_models = pytest.mark.parametrize("model", ["dev", "schnell"])
 both_trainings = pytest.mark.parametrize("training", ["lora", "full"])
 
@@ -87,31 +77,6 @@ def pipeline_images(pipeline: Any, policy: Policy, steps: int, scale: float = 1.
         **negative,
         **settings,
     ).images
-
-
-@torch.no_grad()
-def stir(policy: Policy, seed: int = 0) -> Policy:
-    """Moves every trainable parameter, as an update would."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in policy.trainable().values():
-        size = 0.2 * parameter.std().nan_to_num().clamp_min(0.1)
-        parameter.add_(size * torch.randn(parameter.shape, generator=generator))
-    return policy
-
-
-def drawn(policy: Policy, kernel: KernelConfig, guidance: float = 1.0, steps: int = 5) -> Trajectory:
-    """Four samples, every step stochastic, all trainable ones trained."""
-    sigmas, seed_N = policy.schedule(steps), torch.arange(4)
-    plan, scale = PlanConfig(kind="all"), GuidanceConfig(scale=guidance)
-    config = RolloutConfig(steps=steps, group=1, kernel=kernel, plan=plan, guidance=scale)
-    table = draw_plan(config, trainable_steps(kernel, sigmas), 4, 0, torch.Generator())
-    start = policy.start(PROMPTS * 2, seed_N // 2, seed_N, seed_N, sigmas[0].item(), guidance != 1)
-    return rollout(policy, start, sigmas, table, config)
-
-
-def velocity(policy: Policy) -> Tensor:
-    x = noise_for(torch.tensor([1, 2]), policy.family.latent_shape(), 0)
-    return policy.velocity(x, torch.tensor([0.7, 0.4]), policy.encode(PROMPTS), None, GuidanceConfig())
 
 
 # ---------------------------------------------------------------------------------------------------------- drawing

@@ -15,27 +15,19 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from beholder.config import GuidanceConfig, KernelConfig, LoraConfig, PlanConfig, PolicyConfig, RolloutConfig
+from beholder.config import GuidanceConfig, KernelConfig, LoraConfig, PolicyConfig
 from beholder.errors import InputError
 from beholder.evaluation.heldout import draw_images
 from beholder.policies import Policy, load_policy
-from beholder.rollouts.engine import noise_for, replay, rollout
-from beholder.rollouts.kernels import euler_step, trainable_steps
-from beholder.rollouts.plans import draw_plan
+from beholder.rollouts.engine import noise_for, replay
+from beholder.rollouts.kernels import euler_step
 from beholder.rollouts.trajectory import Condition, Decisions, Trajectory
+from small_policies import FLOW_SDE, KERNELS, LORA, PROMPTS, SEEDS, drawn, somewhere, stir, velocity
 from tiny import tiny_sd, tiny_sd3
 
-PROMPTS = ["a photo of a red circle", "two orange squares"]
-SEEDS = [5, 6]
-LORA = LoraConfig(rank=4, alpha=12)
 every_family = pytest.mark.parametrize("family", ["sd3", "sd3 without T5", "sd ε", "sd v"])
 both_architectures = pytest.mark.parametrize("family", ["sd3", "sd ε"])
 both_trainings = pytest.mark.parametrize("training", ["lora", "full"])
-KERNELS = (
-    KernelConfig(kind="flow_sde", level=0.7),
-    KernelConfig(kind="dance_sde", level=0.3),
-    KernelConfig(kind="cps", level=0.8),
-)
 FURTHER = (KernelConfig(kind="cps", level=0.8, log_prob="unweighted"), KernelConfig(kind="ddim", level=1.0))
 
 
@@ -79,37 +71,6 @@ def pipeline_images(pipeline: Any, policy: Policy, steps: int, guidance: float) 
     limit = {"max_sequence_length": 16} if policy.family.network_name == "transformer" else {}
     options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt", **limit}
     return pipeline(PROMPTS, latents=latents, **options).images
-
-
-@torch.no_grad()
-def stir(policy: Policy, size: float = 0.2, seed: int = 0) -> Policy:
-    """Moves every trainable parameter, as an update would."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in policy.trainable().values():
-        parameter.add_(
-            size * parameter.std().nan_to_num().clamp_min(0.1) * torch.randn(parameter.shape, generator=generator)
-        )
-    return policy
-
-
-def drawn(policy: Policy, kernel: KernelConfig, guidance: GuidanceConfig, steps: int = 5) -> Trajectory:
-    """Four samples, every step stochastic, all trainable ones trained."""
-    sigmas, seed_N = policy.schedule(steps), torch.arange(4)
-    config = RolloutConfig(steps=steps, group=1, kernel=kernel, plan=PlanConfig(kind="all"), guidance=guidance)
-    plan = draw_plan(config, trainable_steps(kernel, sigmas), 4, 0, torch.Generator())
-    start = policy.start(PROMPTS * 2, seed_N // 2, seed_N, seed_N, sigmas[0].item(), guidance.scale != 1)
-    return rollout(policy, start, sigmas, plan, config)
-
-
-def somewhere(policy: Policy, seed: int = 1) -> tuple[Tensor, Tensor, Condition, Condition]:
-    """Two states, their noise levels, and their conditions."""
-    x = noise_for(torch.tensor([seed, seed + 1]), policy.family.latent_shape(), 0)
-    return x, torch.tensor([0.7, 0.4]), policy.encode(PROMPTS), policy.encode([""] * 2)
-
-
-def velocity(policy: Policy) -> Tensor:
-    x, sigma_N, condition, _ = somewhere(policy)
-    return policy.velocity(x, sigma_N, condition, None, GuidanceConfig())
 
 
 def gradients(policy: Policy, loss: Tensor) -> dict[str, Tensor]:
@@ -203,7 +164,7 @@ def test_the_ratio_is_one_before_the_first_update(
     policy = stir(load(folders[family], training=training))
     found: list[tuple[Trajectory, Decisions]] = []
     for kernel in kernels:
-        trajectory = drawn(policy, kernel, GuidanceConfig(scale=guidance))
+        trajectory = drawn(policy, kernel, guidance)
         rows, steps = torch.tensor([[3, 0, 1, 3, 2], [0, 1, 2, 2, 0]])
         chosen = trajectory.decisions.select(trajectory.decision_NT[rows, steps])
         scored = replay(policy, trajectory, chosen)
@@ -222,7 +183,7 @@ def test_the_ratio_is_one_before_the_first_update(
 def test_half_precision_replays_itself_and_learns_in_float32(family: str, dtype: str, folders: dict[str, Path]) -> None:
     policy = stir(load(folders[family], dtype=dtype))
     assert {p.dtype for p in policy.trainable().values()} == {torch.float32}
-    trajectory = drawn(policy, KERNELS[0], GuidanceConfig())
+    trajectory = drawn(policy, FLOW_SDE)
     chosen = trajectory.decisions.select(trajectory.decision_NT[:, 1])
     scored = replay(policy, trajectory, chosen)
     assert trajectory.final_Nx.dtype == scored.logp_M.dtype == torch.float32

@@ -18,26 +18,17 @@ from torch import Tensor
 
 from beholder.config import (
     ForwardConfig,
-    GuidanceConfig,
-    KernelConfig,
-    LoraConfig,
-    PlanConfig,
     PolicyConfig,
-    RolloutConfig,
 )
 from beholder.errors import InputError
 from beholder.evaluation.heldout import draw_images
 from beholder.policies import Policy, load_policy
-from beholder.rollouts.engine import denoising_error, noise_for, replay, rollout
+from beholder.rollouts.engine import denoising_error, noise_for, replay
 from beholder.rollouts.forward import with_forward_decisions
-from beholder.rollouts.kernels import trainable_steps
-from beholder.rollouts.plans import draw_plan
 from beholder.rollouts.trajectory import Trajectory
+from small_policies import CPS, FLOW_SDE, LORA, PROMPTS, SEEDS, drawn, stir, velocity
 from tiny import VIDEO_SIZE
 
-PROMPTS = ["a photo of a red circle", "two orange squares"]
-SEEDS = [5, 6]
-LORA = LoraConfig(rank=4, alpha=12)
 FRAMES = {"wan": 5, "modelscope": 3}
 LATENTS = {"wan": (4, 2, 4, 4), "modelscope": (4, 3, 8, 8)}
 both_families = pytest.mark.parametrize("family", FRAMES)
@@ -74,31 +65,6 @@ def pipeline_videos(pipeline: Any, policy: Policy, steps: int, guidance: float) 
         output_type="pt",
         **limit,
     ).frames
-
-
-@torch.no_grad()
-def stir(policy: Policy, seed: int = 0) -> Policy:
-    """Moves every trainable parameter, as an update would."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in policy.trainable().values():
-        size = 0.2 * parameter.std().nan_to_num().clamp_min(0.1)
-        parameter.add_(size * torch.randn(parameter.shape, generator=generator))
-    return policy
-
-
-def drawn(policy: Policy, guidance: float = 1.0, steps: int = 3, kind: Any = "flow_sde") -> Trajectory:
-    """Four samples, every step stochastic, all trainable ones trained."""
-    sigmas, seed_N, kernel = policy.schedule(steps), torch.arange(4), KernelConfig(kind=kind, level=0.7)
-    config = RolloutConfig(steps=steps, group=1, kernel=kernel, plan=PlanConfig(kind="all"))
-    plan = draw_plan(config, trainable_steps(kernel, sigmas), 4, 0, torch.Generator())
-    start = policy.start(PROMPTS * 2, seed_N // 2, seed_N, seed_N, sigmas[0].item(), guidance != 1)
-    config = RolloutConfig(steps=steps, group=1, kernel=kernel, guidance=GuidanceConfig(scale=guidance))
-    return rollout(policy, start, sigmas, plan, config)
-
-
-def velocity(policy: Policy) -> Tensor:
-    x = noise_for(torch.tensor([1, 2]), policy.family.latent_shape(), 0)
-    return policy.velocity(x, torch.tensor([0.7, 0.4]), policy.encode(PROMPTS), None, GuidanceConfig())
 
 
 # ---------------------------------------------------------------------------------------------------------- drawing
@@ -175,7 +141,7 @@ def test_a_scheduler_of_higher_order_lends_its_levels(folders: dict[str, Path], 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_the_ratio_is_one_before_the_first_update(family: str, guidance: float, folders: dict[str, Path]) -> None:
     policy = stir(load(folders[family], FRAMES[family]))
-    trajectory = drawn(policy, guidance)
+    trajectory = drawn(policy, FLOW_SDE, guidance, steps=3)
     assert trajectory.n_dims == torch.Size(LATENTS[family]).numel()
     rows, steps = torch.tensor([[3, 0, 1, 2], [0, 1, 1, 0]])
     chosen = trajectory.decisions.select(trajectory.decision_NT[rows, steps])
@@ -190,7 +156,7 @@ def test_the_ratio_is_one_before_the_first_update(family: str, guidance: float, 
 def test_half_precision_replays_itself_and_learns_in_float32(family: str, folders: dict[str, Path]) -> None:
     policy = stir(load(folders[family], FRAMES[family], dtype="bfloat16"))
     assert {p.dtype for p in policy.trainable().values()} == {torch.float32}
-    trajectory = drawn(policy)
+    trajectory = drawn(policy, FLOW_SDE, steps=3)
     chosen = trajectory.decisions.select(trajectory.decision_NT[:, 1])
     scored = replay(policy, trajectory, chosen)
     assert trajectory.final_Nx.dtype == scored.logp_M.dtype == torch.float32
@@ -219,7 +185,7 @@ def test_errors_of_renoised_videos_are_their_mean_over_all_dimensions(
     family: str, untouched: Callable[[str], Policy]
 ) -> None:
     policy = untouched(family)
-    trajectory, config = drawn(policy, kind="cps"), ForwardConfig(times=2)
+    trajectory, config = drawn(policy, CPS, steps=3), ForwardConfig(times=2)
     forward = with_forward_decisions(policy, trajectory, config, policy.schedule(3), 2, trajectory.seed_N)
     d = forward.decisions
     error = (d.mean_old_Mx - d.next_Mx).square().flatten(1).mean(1)
@@ -231,7 +197,7 @@ def test_errors_of_renoised_videos_are_their_mean_over_all_dimensions(
 
 def test_a_mask_weighs_places_in_all_frames(untouched: Callable[[str], Policy]) -> None:
     policy = untouched("modelscope")
-    trajectory = drawn(policy, kind="cps")
+    trajectory = drawn(policy, CPS, steps=3)
     half = torch.zeros(4, 1, 8, 8)
     half[..., :4] = 1
     v, u = torch.randn(2, 4, *LATENTS["modelscope"], generator=torch.Generator().manual_seed(0))
