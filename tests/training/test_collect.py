@@ -202,8 +202,10 @@ def test_rewards_between_the_anchors(dense: Learner) -> None:
 
 def test_step_rewards_become_returns_compared_at_their_step(dense: Learner) -> None:
     batch = first_batch(dense)
-    reward_NT = anchored_rewards(dense, batch.trajectory)[..., 0]
     d, group_N = batch.trajectory.decisions, batch.trajectory.group_N
+    trajectory = draw(dense, 0, [0, 1, 2])  # the same, with the predictions that the batch need not keep
+    assert torch.equal(trajectory.decisions.logp_old_M, d.logp_old_M) and batch.trajectory.clean_NTx.numel() == 0
+    reward_NT = anchored_rewards(dense, trajectory)[..., 0]
     returns = reward_NT.flip(1).cumsum(1).flip(1)
     values = returns[d.sample_M, d.step_M]
     spread = batch.table.values_NM[:, 0].double().std(correction=0) + dense.config.credit.eps

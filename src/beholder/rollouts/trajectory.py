@@ -118,6 +118,10 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def without_paths(self) -> "Trajectory":
+        """The same decisions without what was kept of every step for the rewards."""
+        return replace(self, clean_NTx=self.final_Nx.new_zeros(len(self), 0), state_NTx=None, sigma_T=None)
+
     def with_decisions(
         self, decisions: Decisions, decision_NT: Tensor, forward: ForwardConfig, scored: int
     ) -> "Trajectory":

@@ -73,6 +73,7 @@ def collect(learner: Learner) -> Batch:
         raise RunError(f"every reward of iteration {iteration} failed ({failed} samples); try the reward with `score`")
     judged_MR = decision_rewards(learner, trajectory, table)
     advantage_MR, extra = credit(learner, trajectory, reward_ER, weight_R, mine, newness, judged_MR)
+    trajectory = trajectory.without_paths()  # of all steps, not of the trained ones; the update has no use for them
     if config.rollout.redraw:
         _, number_N = trajectory.group_N.unique(return_inverse=True)
         dull_N = ~_teaching(learner, table, trajectory)[number_N]
