@@ -18,6 +18,7 @@ from beholder.policies import load_policy
 from beholder.prompts import load_prompts
 from beholder.rewards import Reward, load_reward
 from beholder.rewards.learned import Heads, RewardModel, new_backbone
+from beholder.training.align import align
 from beholder.training.collect import anchored_rewards, step_rewards
 from beholder.training.draw import draw
 from beholder.training.learner import make_learner
@@ -154,17 +155,19 @@ def test_dense_rewards_of_both_kinds_add_up(tiny_sd3_folder: Path, aware: Reward
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"kl__place": "reward", "kl__beta": 0.1}, r"kl\.place: 'reward' would not reach the steps"),
-        ({"credit__baseline": "running"}, r"credit\.baseline: 'running' remembers samples"),
-        ({"credit__novelty": "pixels"}, r"credit\.novelty: shapes the credit of samples"),
+        ({"kl.place": "reward", "kl.beta": 0.1}, r"kl\.place: 'reward' would not reach the steps"),
+        ({"credit.baseline": "running"}, r"credit\.baseline: 'running' remembers samples"),
+        ({"credit.peers": "samples", "credit.baseline": "group"}, r"credit\.peers: 'samples' share no step"),
+        ({"credit.novelty": "pixels"}, r"credit\.novelty: shapes the credit of samples"),
     ],
 )
-def test_settings_that_only_samples_can_follow(
-    settings: dict[str, object], said: str, tiny_sd3_folder: Path, aware: Reward
+def test_settings_that_only_samples_can_follow_are_refused_before_the_run(
+    settings: dict[str, object], said: str, folder: Path, tmp_path: Path
 ) -> None:
-    learner = learner_of(tiny_config(tiny_sd3_folder, rewards={aware.name: 1.0}, **{**LADDER, **settings}), [aware])
+    changes = {"rewards": {f"learned@{folder}": 1.0}, "output": str(tmp_path / "run"), **settings}
     with pytest.raises(InputError, match=said):
-        first_batch(learner)
+        align(vary(METHODS["spo"].preset("shapes"), "spo", changes))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("row", ["spo", "lpo"])

@@ -26,6 +26,7 @@ from beholder.training.loop import iterate, timed
 from beholder.training.pathwise import check_frames
 from beholder.training.read import load_comparisons
 from beholder.training.run_folder import Progress, RunFolder, no_room_is_said
+from beholder.training.steps import check_states
 from beholder.training.validator import validate
 
 Listener = Callable[[dict[str, Any]], None]
@@ -107,6 +108,7 @@ class Run:
                 f"rollout.redraw: {r.redraw} replaces groups of equal rewards, but rewards {judge!r} is a judge of "
                 "pairs, whose win rates always differ within a group; use redraw 0, or a reward of single images"
             )
+        check_states(self.config, rewards)
         if self.config.objective.kind == "pathwise":
             for reward in rewards:
                 if not reward.differentiable:

@@ -6,9 +6,12 @@ one.
 Shapes: S states, K rewards, M decisions, N samples, T steps.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from beholder.config import RunConfig
 from beholder.credit.paths import mean_over_samples
 from beholder.errors import InputError, RunError
 from beholder.rewards import Reward, RewardTable, score
@@ -18,14 +21,38 @@ from beholder.rollouts.trajectory import Trajectory
 from beholder.training.learner import Learner, reward_weights
 
 
-def noise_aware(learner: Learner) -> list[Reward]:
+def noise_aware(rewards: Sequence[Reward]) -> list[Reward]:
     """Those of the rewards that judge noisy states."""
-    return [reward for reward in learner.rewards if reward.noisy is not None]
+    return [reward for reward in rewards if reward.noisy is not None]
+
+
+def asks_of_states(config: RunConfig, rewards: Sequence[Reward]) -> bool:
+    """Whether the decisions themselves are judged: candidates of a step, by a reward that can."""
+    return config.rollout.branch.kind == "ladder" and bool(noise_aware(rewards))
+
+
+def check_states(config: RunConfig, rewards: Sequence[Reward]) -> None:
+    """InputError for settings that only rewards of whole samples can follow, where states are judged."""
+    if not asks_of_states(config, rewards):
+        return
+    name, credit = noise_aware(rewards)[0].name, config.credit
+    if config.kl.place == "reward" and config.kl.beta > 0:
+        raise InputError(f"kl.place: 'reward' would not reach the steps that {name!r} judges; use loss")
+    if "running" in (credit.baseline, credit.scale):
+        raise InputError(f"credit.baseline: 'running' remembers samples, and {name!r} judges steps; use none or group")
+    if credit.peers == "samples" and "group" in (credit.baseline, credit.scale):
+        raise InputError(f"credit.peers: 'samples' share no step, and {name!r} judges steps; use siblings or depth")
+    if credit.weights != "advantage":
+        raise InputError(
+            f"credit.weights: {credit.weights!r} is of samples' rewards, and {name!r} judges steps; use advantage"
+        )
+    if credit.novelty:
+        raise InputError(f"credit.novelty: shapes the credit of samples, and {name!r} judges steps; leave it out")
 
 
 def judged(learner: Learner, state_Sx: Tensor, sigma_S: Tensor, sample_S: Tensor, trajectory: Trajectory) -> Tensor:
     """What the noise-aware rewards say of states of these samples ``[S, K]``."""
-    frames, rewards = frames_needed(told(noise_aware(learner), sigma_S))
+    frames, rewards = frames_needed(told(noise_aware(learner.rewards), sigma_S))
     frame_SK = None if frames is None else torch.tensor(frames).expand(len(state_Sx), -1)
     images = learner.policy.decode(state_Sx, sigma_S, learner.config.rollout.batch, frame_SK)
     prompts = [trajectory.prompts[n] for n in sample_S.tolist()]
@@ -39,10 +66,9 @@ def decision_rewards(learner: Learner, trajectory: Trajectory, table: RewardTabl
     Rewards of clean images stay those of the samples.
     """
     config, d = learner.config, trajectory.decisions
-    aware = noise_aware(learner)
-    if config.rollout.branch.kind != "ladder" or not aware:
+    aware = noise_aware(learner.rewards)
+    if not asks_of_states(config, learner.rewards):
         return None
-    _check(learner)
     decision_NT = trajectory.decision_NT.cpu()
     columns = [
         mean_over_samples(v[:, None].double().expand(decision_NT.shape), decision_NT, len(d)) for v in table.values_NM.T
@@ -73,23 +99,5 @@ def dense_rewards(learner: Learner, trajectory: Trajectory) -> Tensor:
     if config.credit.win_rate:
         columns = [[win_rates(value_N, trajectory.group_N) for value_N in v.unbind(1)] for v in value_NTK.unbind(2)]
         value_NTK = torch.stack([torch.stack(column, 1) for column in columns], 2)
-    weights = [config.rewards[reward.name] for reward in noise_aware(learner)]
+    weights = [config.rewards[reward.name] for reward in noise_aware(learner.rewards)]
     return (value_NTK @ value_NTK.new_tensor(weights))[..., None]
-
-
-def _check(learner: Learner) -> None:
-    """InputError for settings that only rewards of whole samples can follow."""
-    config, credit = learner.config, learner.config.credit
-    name = noise_aware(learner)[0].name
-    if config.kl.place == "reward" and config.kl.beta > 0:
-        raise InputError(f"kl.place: 'reward' would not reach the steps that {name!r} judges; use loss")
-    if "running" in (credit.baseline, credit.scale):
-        raise InputError(f"credit.baseline: 'running' remembers samples, and {name!r} judges steps; use none or group")
-    if credit.peers == "samples" and "group" in (credit.baseline, credit.scale):
-        raise InputError(f"credit.peers: 'samples' share no step, and {name!r} judges steps; use siblings or depth")
-    if credit.weights != "advantage":
-        raise InputError(
-            f"credit.weights: {credit.weights!r} is of samples' rewards, and {name!r} judges steps; use advantage"
-        )
-    if credit.novelty:
-        raise InputError(f"credit.novelty: shapes the credit of samples, and {name!r} judges steps; leave it out")
