@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from beholder import __version__
+from beholder.arguments import parse
 from beholder.cli import VERBS, run
 from beholder.config import RolloutConfig, RunConfig
 from beholder.methods import METHODS
@@ -135,6 +136,27 @@ def test_a_mistake_is_one_line_and_exit_2(
     for wanted in MISTAKES[line]:
         assert wanted in err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_option_of_many_values_may_be_given_several_times() -> None:
+    """One that is named again would replace the first without a word; a single value is replaced, as everywhere."""
+    words = [
+        "--method",
+        "mine",
+        "--rewards",
+        "shapes",
+        "1",
+        "--seed",
+        "1",
+        "--rewards",
+        "redness",
+        "-0.5",
+        "--seed",
+        "2",
+    ]
+    config = parse(RunConfig, [*words, "--evaluation.rewards", "a", "--evaluation.rewards=b", "c"], "align", "")
+    assert config.rewards == {"shapes": 1.0, "redness": -0.5} and config.seed == 2
+    assert config.evaluation.rewards == ("a", "b", "c")
 
 
 def test_negative_numbers_are_values(capsys: pytest.CaptureFixture) -> None:

@@ -4,16 +4,18 @@ import contextlib
 import io
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from beholder.errors import InputError, nearest
 
 
 def parse(kind: type, arguments: list[str], prog: str, description: str, default: Any = None) -> Any:
-    """The dataclass ``kind`` from command-line arguments."""
+    """The dataclass ``kind`` from command-line arguments; an option of many values may be given several times."""
     import tyro
 
     check_options(arguments, kind)
+    for option, hint in _options(kind, "--").items():
+        arguments = _gathered(arguments, option) if _is_several(hint) else arguments
     said, settings = io.StringIO(), {"description": description, "default": default, "registry": _registry()}
     try:
         with contextlib.redirect_stderr(said):
@@ -77,16 +79,39 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _options(kind: type, prefix: str) -> list[str]:
+def _options(kind: type, prefix: str) -> dict[str, Any]:
+    """The type of each option."""
     hints = get_type_hints(kind)
-    found = []
+    found: dict[str, Any] = {}
     for field in fields(kind):
         hint, name = hints[field.name], prefix + field.name.replace("_", "-")
         if is_dataclass(hint):
-            found += _options(hint, f"{name}.")  # pyright: ignore[reportArgumentType]
+            found |= _options(hint, f"{name}.")  # pyright: ignore[reportArgumentType]
         else:
-            found += [name, f"{prefix}no-{field.name.replace('_', '-')}" if hint is bool else name]
+            found[name] = hint
+            if hint is bool:
+                found[f"{prefix}no-{field.name.replace('_', '-')}"] = hint
     return found
+
+
+def _is_several(hint: Any) -> bool:
+    return get_origin(hint) in (dict, list) or (get_origin(hint) is tuple and Ellipsis in get_args(hint))
+
+
+def _gathered(arguments: list[str], option: str) -> list[str]:
+    """The arguments with the values of every ``option`` behind a single one."""
+    rest: list[str] = []
+    values: list[str] = []
+    kept = rest
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name.replace("_", "-") == option:
+            kept = values
+            values += [value] if value else []
+        else:
+            kept = rest if argument.startswith("--") else kept
+            kept.append(argument)
+    return [*rest, option, *values] if values else arguments
 
 
 def take_option(arguments: list[str], name: str) -> str | None:
@@ -102,22 +127,6 @@ def take_option(arguments: list[str], name: str) -> str | None:
             del arguments[i]
             return argument.partition("=")[2]
     return None
-
-
-def gathered(arguments: list[str], name: str) -> list[str]:
-    """The arguments with the values of every ``--name`` behind a single one, so that it may be given several times."""
-    rest: list[str] = []
-    values: list[str] = []
-    kept = rest
-    for argument in arguments:
-        option, _, value = argument.partition("=")
-        if option == f"--{name}":
-            kept = values
-            values += [value] if value else []
-        else:
-            kept = rest if argument.startswith("--") else kept
-            kept.append(argument)
-    return [*rest, f"--{name}", *values] if values else rest
 
 
 def leading_paths(arguments: list[str]) -> list[Path]:

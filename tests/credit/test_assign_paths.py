@@ -257,6 +257,16 @@ def test_the_weights_of_separate_losses_decide_together_who_is_kept() -> None:
         assert kept(config, trajectory, rewards, 1.0, 2.0) == [True, False, False]
 
 
+def test_a_tree_keeps_the_leaves_of_the_highest_and_the_lowest_rewards() -> None:
+    """Not those of the best subtrees: the best leaf of all stands alone among bad ones."""
+    trajectory = drawn(settings(prompts=1, group=1, branch=BranchConfig("tree", 2, (0, 1, 2))))
+    rewards = [10.0, 0.0, 0.5, 1.0, 5.0, 5.5, 6.0, 4.0]
+    for nodes in ("mean", "likelihood"):
+        config = CreditConfig(peers="depth", keep_best=2, keep_worst=1, nodes=nodes)
+        left = ~by_sample(trajectory, credited(config, trajectory, rewards)[:, 0])[:, 2].isnan()  # each leaf's own
+        assert left.tolist() == [True, True, False, False, False, False, True, False]
+
+
 def test_a_fan_keeps_only_the_clear_winners_and_losers_of_each_start() -> None:
     trajectory = drawn(FAN)
     rewards = torch.tensor([0.9, 0.0, -0.9, 0.4, 0.0, -0.4, 2, 2, 2, 1, 0, -6])  # prompt means 0, 0.5

@@ -108,7 +108,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, Any]] = {
         "kl.beta": 0.01 / 10,
         "optimiser.lr": 1e-5,
         "optimiser.weight_decay": 0.0,
-        "optimiser.max_grad_norm": 0.1,
+        "optimiser.max_grad_norm": 0.1 / 10,
         "loop.iterations": 2000,
         "loop.updates": 5,
     },

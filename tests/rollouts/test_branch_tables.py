@@ -115,6 +115,13 @@ def test_the_branches_of_starts_of_one_noise_are_told_apart_too() -> None:
     assert plan.draw_NT.tolist() == [[0, 0, 0, 0], [0, 0, 1, 1], [2, 2, 2, 2], [2, 2, 3, 3]]
 
 
+def test_a_plan_begun_later_measures_the_states_that_are_left() -> None:
+    plan = TABLES["vine"][0]
+    later = plan.without(1)
+    assert later.probe_N.tolist() == [-1, 0, 0, 1, 1] and torch.equal(later.trained_NT, plan.trained_NT[:, 1:])
+    assert plan.without(2).probe_N.tolist() == [-1, 0, 0, 0, 0]
+
+
 def test_untrainable_steps_send_out_no_spurs_and_no_vines_and_fan_nothing_out() -> None:
     trainable = torch.tensor([False, True, False, True])
     plans = {

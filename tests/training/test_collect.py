@@ -1,5 +1,6 @@
 """What an iteration learns from: redrawn groups, the KL taken off rewards, references, rewards along the path."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,18 +8,24 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from learners import TEXTS, constant_for, first_batch, learner_of, reward_of, tiny_config, transitions, weights_of
 from torch import Tensor
 
 from beholder.config import RunConfig
-from beholder.rewards import Reward
+from beholder.methods import METHODS
+from beholder.methods.row import vary
+from beholder.policies import load_policy
+from beholder.prompts import load_prompts
+from beholder.rewards import Reward, load_rewards
 from beholder.rollouts.kernels import sum_dims
-from beholder.training.collect import anchored_rewards, collect, kl_of_rollout
+from beholder.training.collect import anchored_rewards, collect, kl_of_rollout, scored
 from beholder.training.draw import draw
-from beholder.training.learner import Batch, Learner
+from beholder.training.learner import Batch, Learner, make_learner
 from beholder.training.loop import iterate
 from beholder.training.read import renoised
 from beholder.training.update import shares
+from beholder.training.validator import problems
 
 # ------------------------------------------------------------------------------------------------ redraw
 
@@ -54,6 +61,48 @@ def test_groups_of_equal_rewards_are_replaced_and_not_trained(branch: str, tiny_
     assert batch.stats["groups_without_variance"] == pytest.approx(1 / 4)
     assert len(batch.trajectory.seed_N.unique()) == len(batch.trajectory)
     assert len(batch.trajectory.start_N.unique()) == 15
+
+
+def test_groups_that_were_replaced_are_in_no_statistic(tiny_sd3_folder: Path) -> None:
+    """Deviations from the prompt's mean over those of the whole batch: of the groups that stay."""
+    first = texts_drawn(learner_of(tiny_config(tiny_sd3_folder)))
+    settings = {"credit__scale": "batch", "credit__eps": 0.0, "credit__clip": 1e6, "credit__ddof": 0}
+    _, batch = redrawn(tiny_sd3_folder, first[:1], **settings)
+    d, group_N, value_N = batch.trajectory.decisions, batch.trajectory.group_N, batch.table.values_NM[:, 0].double()
+    stay_N = torch.tensor([text != first[0] for text in batch.trajectory.prompts])
+    mean_N = torch.stack([value_N[group_N == group].mean() for group in group_N])
+    want_N = torch.where(stay_N, (value_N - mean_N) / value_N[stay_N].std(correction=0), torch.nan)
+    torch.testing.assert_close(
+        batch.advantage_MR[:, 0].double(), want_N[d.sample_M], rtol=1e-4, atol=1e-4, equal_nan=True
+    )
+
+
+def test_probes_are_not_among_the_rewards_that_are_told(tiny_sd3_folder: Path) -> None:
+    settings = {"rollout__probe__kind": "greedy", "credit__baseline": "probe", "credit__scale": "none"}
+    learner = learner_of(tiny_config(tiny_sd3_folder, **settings))
+    batch = first_batch(learner)
+    of_all, sample_N = scored(learner, batch.trajectory).values_NM, batch.trajectory.probe_N < 0
+    assert len(of_all) == 24 and int(sample_N.sum()) == 12
+    assert torch.equal(batch.table.values_NM, of_all[sample_N])
+
+
+def test_vines_measure_the_states_that_a_reset_leaves() -> None:
+    changes = {
+        **{"rollout.reset.share": 1.0, "rollout.reset.step": 2, "rollout.prompts": 2, "rollout.probe.samples": 1},
+        **{"loop.signal_every": 0, "loop.updates": 1},
+    }
+    config = vary(METHODS["vineppo"].preset("shapes"), "vineppo", changes)
+    assert not list(problems(config))
+    learner = make_learner(
+        config,
+        load_policy(config.policy),
+        load_prompts(config.prompts),
+        load_rewards(list(config.rewards)),
+        Accelerator(cpu=True),
+    )
+    row = iterate(learner)
+    assert math.isfinite(row["loss"]) and row["samples"] == 2
+    assert set(row["clip_fraction_per_step"]) <= {"2", "3"}
 
 
 def test_a_redrawn_group_has_the_noise_of_no_other(tiny_sd3_folder: Path) -> None:

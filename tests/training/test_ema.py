@@ -50,6 +50,17 @@ def test_moves_at_every_nth_optimiser_step_only() -> None:
     assert averaged == pytest.approx([0, 0, first, first, first, second, second])
 
 
+def test_steps_told_together_move_it_wherever_they_end() -> None:
+    """A trust region tells of an iteration's steps at once, and may stop early: 8, 8, 2, 8, 8 with every 8."""
+    parameters, moved = one(0.0), []
+    ema, step = EMA(EMAConfig(decay=0.9, every=8), parameters), 0
+    for taken in (8, 8, 2, 8, 8, 2, 2, 2):
+        step += taken
+        ema.update(parameters, step, taken)
+        moved.append(ema.updates)
+    assert moved == [1, 2, 2, 3, 4, 4, 4, 5]  # steps 8, 16, 18, 26, 34, 36, 38, 40
+
+
 def test_applied_lends_the_average_and_gives_the_trained_weights_back() -> None:
     parameters = one(0.0)
     ema = EMA(EMAConfig(decay=0.9), parameters)

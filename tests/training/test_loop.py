@@ -11,7 +11,7 @@ import pytest
 from learners import learner_of, tiny_config
 from torch import Tensor
 
-from beholder.config import EMAConfig, EvaluationConfig, KLConfig
+from beholder.config import EMAConfig, EvaluationConfig, KLConfig, ProbeConfig
 from beholder.errors import InputError
 from beholder.objectives.regularisers import adapted
 from beholder.training.align import Run, align, resume
@@ -85,6 +85,17 @@ def test_a_judge_of_pairs_leaves_no_group_to_redraw(tiny_sd3_folder: Path, tmp_p
     once = replace(config, rollout=replace(config.rollout, redraw=0), output=str(tmp_path / "once"))
     for accepted in (beside, once):
         Run(accepted, lambda row: None, None, {"redder": redder})
+
+
+@pytest.mark.parametrize("probe", ["greedy", "vine"])
+def test_a_judge_of_pairs_does_not_compare_with_probes(probe: str, tiny_sd3_folder: Path, tmp_path: Path) -> None:
+    config = small_run(tiny_sd3_folder, tmp_path / "run")
+    rollout = replace(config.rollout, probe=ProbeConfig(probe, samples=1))  # pyright: ignore[reportArgumentType]
+    credit = replace(config.credit, baseline="probe", scale="none")
+    config = replace(config, rewards={"redder": 1.0}, rollout=rollout, credit=credit)
+    with pytest.raises(InputError, match=rf"^rollout\.probe: {probe} draws .* rewards 'redder' is a judge of pairs"):
+        align(config, scorers={"redder": redder})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_judge_of_pairs_is_enough_to_learn_from(tiny_sd3_folder: Path, tmp_path: Path) -> None:

@@ -34,6 +34,12 @@ CREDIT: dict[str, Case] = {
         "a group of 1 has no spread for credit.baseline 'group'; use 2 or more",
         {"rollout__branch__width": 2},
     ),
+    "a win rate of one": (
+        {"rollout__group": 1, "credit__baseline": "none", "credit__scale": "none", "credit__win_rate": True},
+        "credit.win_rate",
+        "raise rollout.group",
+        {"rollout__group": 2},
+    ),
     "a spread of one branch": (
         {**SIBLINGS, "rollout__branch__width": 1, "credit__baseline": "none", "credit__scale": "group"},
         "rollout.branch.width (credit.peers 'siblings')",

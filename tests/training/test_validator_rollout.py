@@ -52,6 +52,17 @@ KERNELS: dict[str, Case] = {
         "no density for objective.kind 'reinforce'; use 1",
         {"rollout__kernel__level": 1.0},
     ),
+    "a bias that is not Gaussian": (
+        {
+            "rollout__kernel__kind": "cps",
+            "rollout__kernel__level": 0.8,
+            "rollout__kernel__log_prob": "unweighted",
+            "objective__kind": "guard",
+        },
+        "objective.kind",
+        "use log_prob gaussian, or objective.kind ppo_clip",
+        {"objective__kind": "ppo_clip"},
+    ),
     "more than all of CPS": (
         {"rollout__kernel__kind": "cps", "rollout__kernel__level": 1.2},
         "rollout.kernel.level",
@@ -203,11 +214,17 @@ BRANCHES: dict[str, Case] = {
         "use plan prefix or all",
         {"rollout__plan__kind": "all"},
     ),
+    "a reset behind the trained steps": (
+        {"rollout__reset__share": 0.5, "rollout__reset__step": 4, "rollout__plan__fraction": 0.4},
+        "rollout.reset.step",
+        "train more than 4 of 10 steps",
+        {"rollout__reset__step": 3},
+    ),
     "a reset to the end": (
         {"rollout__reset__share": 0.5, "rollout__reset__step": 10},
         "rollout.reset",
         "more than 10 rollout.steps",
-        {"rollout__reset__step": 9},
+        {"rollout__reset__step": 8},
     ),
 }
 

@@ -53,7 +53,7 @@ def assign(config: CreditConfig, trajectory: Trajectory, scored: Scored, gather:
         advantage_MR, weight_R = (advantage_MR @ weight_R)[:, None], torch.ones(1, dtype=torch.float64)
     if config.whiten:
         advantage_MR = torch.stack([whitened(a, gather(a)) for a in advantage_MR.unbind(1)], 1)
-    kept_M = _kept(config, trajectory, advantage_MR @ weight_R)
+    kept_M = _kept(config, trajectory, scored, advantage_MR @ weight_R)
     if config.weights != "advantage":
         advantage_MR = _positive(config, trajectory, scored, advantage_MR)
     return torch.where(kept_M[:, None], advantage_MR, torch.nan).clamp(-config.clip, config.clip).float()
@@ -142,7 +142,20 @@ def _among_decisions(config: CreditConfig, trajectory: Trajectory, value_M: Tens
     return advantages(value_M, peer_M, config, batch_N=batch_N)
 
 
-def _kept(config: CreditConfig, trajectory: Trajectory, total_M: Tensor) -> Tensor:
+def _of_nodes(config: CreditConfig, scored: Scored) -> bool:
+    """Whether decisions are worth the mean of the samples they led to."""
+    own = config.baseline in ("critic", "probe") or config.dense != "none" or scored.judged_MR is not None
+    return config.peers != "samples" and not own
+
+
+def _leaf_standing(config: CreditConfig, scored: Scored) -> Tensor:
+    """float64 ``[N]``: how a sample stands among its prompt's; the nodes it shares say little about itself."""
+    reward_ER = torch.where(scored.probe_E[:, None] < 0, scored.reward_ER.double(), torch.nan)
+    columns = [advantages(reward_E, scored.group_E, config) for reward_E in reward_ER.unbind(1)]
+    return (torch.stack(columns, 1) @ scored.weight_R.double())[scored.mine]
+
+
+def _kept(config: CreditConfig, trajectory: Trajectory, scored: Scored, total_M: Tensor) -> Tensor:
     """bool ``[M]``: the decisions of the samples that are trained on (best-of-N, clear winners)."""
     if not (config.keep_best or config.keep_worst or config.threshold):
         return torch.ones(len(total_M), dtype=torch.bool)
@@ -153,7 +166,8 @@ def _kept(config: CreditConfig, trajectory: Trajectory, total_M: Tensor) -> Tens
     advantage_N[~taken_NT.any(1)] = torch.nan  # probes
     keep_N = torch.ones(len(advantage_N), dtype=torch.bool)
     if config.keep_best or config.keep_worst:
-        keep_N = paths.best_and_worst(advantage_N, trajectory.group_N, config.keep_best, config.keep_worst)
+        standing_N = _leaf_standing(config, scored) if _of_nodes(config, scored) else advantage_N
+        keep_N = paths.best_and_worst(standing_N, trajectory.group_N, config.keep_best, config.keep_worst)
     if config.threshold:
         keep_N &= paths.clear_winners(advantage_N, trajectory.start_N, config.threshold)
     return (

@@ -29,7 +29,7 @@ def identity(name: str, config: JudgeConfig) -> dict[str, Any]:
 def content(name: str) -> str | None:
     """A fingerprint of a model folder's weights, settings and words; of a hub name, the revision that is read here.
 
-    None for what is neither.
+    None for what is neither, and for a hub name where the hub cannot be reached and holds no copy here.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():

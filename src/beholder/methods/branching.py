@@ -93,7 +93,8 @@ BRANCH_GRPO = Method(
         "weighted by the softmax of their log-likelihood per dimension (credit.nodes). That of a step outside the plan "
         "is not kept: samples that part there weigh alike.",
         "Below the last split nodes of a depth are the leaves themselves.",
-        "Depth pruning trains a moving span of depths, width pruning the best and worst leaves.",
+        "Depth pruning trains a moving span of depths, which turns back where the released one stays at its last "
+        "place; width pruning trains the leaves of the highest and the lowest rewards.",
     ),
 )
 
@@ -125,6 +126,7 @@ B2_DIFFURL = Method(
                 "objective.clip_high": 0.1,
                 "optimiser.lr": 1e-4,
                 "loop.epochs": 2,
+                "loop.updates": 8,
             },
         ),
         "shapes": vary(

@@ -17,6 +17,7 @@ DANCE_GRPO = Method(
                 "policy.model": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
                 "policy.resolution": None,
                 "rollout.steps": 16,
+                "rollout.guidance.scale": 5.0,
                 "rollout.group": 24,
                 "optimiser.lr": 1e-5,
                 "rollout.kernel.level": 0.25,

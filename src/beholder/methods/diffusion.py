@@ -60,7 +60,7 @@ DPOK_PUBLISHED = vary(
         "kl.form": "exact",
         "optimiser.lr": 1e-5,
         "optimiser.weight_decay": 0.0,
-        "optimiser.max_grad_norm": 0.1,
+        "optimiser.max_grad_norm": 0.01,
         "loop.iterations": 2000,
         "loop.updates": 5,
     },
@@ -90,7 +90,7 @@ DPOK = Method(
     },
     differences=(
         "The released loss weighs the reward with 10 (one prompt) or 1000 (many) and the KL with 0.01 or 0.1; the loss "
-        "is the same up to that factor, so kl.beta is their quotient.",
+        "is the same up to that factor, so kl.beta and max_grad_norm are divided by it.",
         "The released code's KL is the squared distance of noise predictions: preset released, kl.form velocity. The "
         "paper's is the Gaussians', here kl.form exact.",
         "It draws transitions from a buffer of the last 20 trajectories; ours are of the present rollout.",
@@ -216,6 +216,7 @@ DENSE_REWARD = Method(
                 "rollout.plan.decay": 0.9,
                 "credit.baseline": "group",
                 "credit.scale": "none",
+                "credit.clip": 1e6,
                 "objective.kind": "preference",
                 "objective.preference.utility": "clip",
                 "objective.preference.contrast": "list",
@@ -272,6 +273,7 @@ D3PO = Method(
                 "rollout.shared_noise": True,
                 "credit.baseline": "group",
                 "credit.scale": "none",
+                "credit.clip": 1e6,
                 "objective.kind": "preference",
                 "objective.preference.utility": "clip_ratio",
                 "objective.anchor": "reference",
@@ -312,6 +314,7 @@ STEPWISE = {
     "rollout.branch.width": 4,
     "credit.baseline": "none",
     "credit.scale": "none",
+    "credit.clip": 1e6,
     "objective.kind": "preference",
     "objective.preference.utility": "clip_ratio",
     "objective.preference.pairs": "extremes",

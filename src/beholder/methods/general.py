@@ -1,21 +1,43 @@
 """Policy-gradient choices of general RLHF over denoising decisions: baselines, ratios, trust regions, credit."""
 
+from typing import Any
+
 from beholder.methods.bases import SD35, SHAPES
 from beholder.methods.row import Method, vary
 
 COMMON = {"kl.beta": 0.0}
 SMALL = {**COMMON, "rollout.shared_noise": False}
+ON_REWARD = {"kl.form": "exact", "kl.place": "reward"}
+PPO_CREDIT = {
+    "credit.baseline": "critic",
+    "credit.scale": "batch",
+    "credit.whiten": True,
+    "credit.critic.lam": 0.95,
+    "kl.beta": 0.05,
+    **ON_REWARD,
+    "loop.epochs": 4,
+    "loop.updates": 1,
+}
 
 
-def row(name: str, title: str, paper: str, idea: str, changes: dict, small: dict, *differences: str) -> Method:
-    """A row that is Flow-GRPO's rollout with ``changes``; ``small`` are further ones for the bundled world."""
+def row(
+    name: str,
+    title: str,
+    paper: str,
+    idea: str,
+    changes: dict,
+    small: dict,
+    *differences: str,
+    published: dict[str, Any] | None = None,
+) -> Method:
+    """Flow-GRPO's rollout with ``changes``; further ones of the published preset, ``small`` for the bundled world."""
     return Method(
         name=name,
         title=title,
         paper=paper,
         idea=idea,
         presets={
-            "published": vary(SD35, name, {**COMMON, **changes}),
+            "published": vary(SD35, name, {**COMMON, **changes, **(published or {})}),
             "shapes": vary(SHAPES, name, {**SMALL, **changes, **small}),
         },
         differences=("Sizes are Flow-GRPO's: the method was published for language models.", *differences),
@@ -29,6 +51,8 @@ GRPO = row(
     "Standardise each reward within its prompt's group.",
     {"credit.scale": "group"},
     {},
+    "The shapes preset has no KL.",
+    published={"kl.beta": 0.04, "kl.form": "k3"},
 )
 DR_GRPO = row(
     "dr-grpo",
@@ -48,8 +72,7 @@ RLOO = row(
         "credit.scale": "none",
         "objective.kind": "gspo",
         "kl.beta": 0.05,
-        "kl.form": "exact",
-        "kl.place": "reward",
+        **ON_REWARD,
     },
     {"objective.clip_low": 0.2, "objective.clip_high": 0.2},
     "One ratio per sample, as in TRL; its clip of 0.2 is of the joint ratio of a text.",
@@ -67,6 +90,8 @@ REMAX = row(
         "loop.updates": 1,
     },
     {"rollout.prompts": 64, "rollout.group": 3},
+    "The KL is the sum of the exact ones of a sample's decisions, taken off its reward; the shapes preset has none.",
+    published={"kl.beta": 0.1, **ON_REWARD},
 )
 REINFORCE_PP = row(
     "reinforce-pp",
@@ -78,8 +103,7 @@ REINFORCE_PP = row(
         "credit.scale": "none",
         "credit.whiten": True,
         "kl.beta": 0.01,
-        "kl.form": "exact",
-        "kl.place": "reward",
+        **ON_REWARD,
     },
     {},
     "The KL is the exact one of the Gaussian transitions, summed over a sample's decisions, instead of a token's k1.",
@@ -89,18 +113,9 @@ PPO = row(
     "PPO",
     "PPO, 1707.06347",
     "A critic on the noisy latents, generalised advantage estimation, several epochs of the clipped ratio.",
-    {
-        "credit.baseline": "critic",
-        "credit.scale": "batch",
-        "credit.whiten": True,
-        "credit.critic.lam": 0.95,
-        "kl.beta": 0.05,
-        "kl.form": "exact",
-        "kl.place": "reward",
-        "loop.epochs": 4,
-        "loop.updates": 1,
-    },
+    PPO_CREDIT,
     {"credit.scale": "none", "credit.critic.lr": 1e-3, "loop.epochs": 2},
+    "The KL of a whole sample is taken off its end; published PPO charges each decision its own.",
     "The clip of 0.2 on values is meant for rewards of unit variance, as Ziegler et al. (1909.08593) make their reward "
     "model's: the published preset standardises them over the iteration; the shapes preset's lie in 0..1.",
 )
@@ -166,10 +181,12 @@ DR_PO = row(
     "dr-po",
     "DR-PO",
     "Dataset Reset Policy Optimization, 2404.08495",
-    "Half of the rollouts start from real images noised to a later step: states that good samples pass through.",
-    {"credit.scale": "group", "rollout.reset.share": 0.5, "rollout.reset.step": 3},
-    {"rollout.reset.step": 2},
+    "Rollouts start from real images noised to a later step: states that good samples pass through.",
+    {},
+    {"credit.scale": "group", "rollout.reset.share": 0.5, "rollout.reset.step": 2},
     "The prompt source must have images: the bundled world renders them, others are .jsonl files.",
+    "The shapes preset resets every other iteration, and takes the group for its baseline instead of a critic.",
+    published={**PPO_CREDIT, "rollout.reset.share": 1.0, "rollout.reset.step": 3},
 )
 
 GENERAL = (GRPO, DR_GRPO, RLOO, REMAX, REINFORCE_PP, PPO, TRPO, DAPO, GSPO, VINEPPO, DR_PO, REDISTRIBUTED)

@@ -71,6 +71,11 @@ class RewardTable:
         known = [t.novelty_N for t in tables if t.novelty_N is not None]
         return cls(torch.cat([t.values_NM for t in tables]), tables[0].names, torch.cat(known) if known else None)
 
+    def among(self, chosen_N: Tensor) -> "RewardTable":
+        """The samples of a bool mask."""
+        newness = None if self.novelty_N is None else self.novelty_N[chosen_N]
+        return RewardTable(self.values_NM[chosen_N], self.names, newness)
+
     def weighted(self, weights: Mapping[str, float]) -> Tensor:
         """Σ_m w_m r_m ``[N]`` before credit; NaN where any reward failed."""
         w = torch.tensor([weights[name] for name in self.names], dtype=self.values_NM.dtype)

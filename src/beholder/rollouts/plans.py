@@ -38,8 +38,9 @@ class StepPlan:
         return StepPlan(self.start_N[rows], self.draw_NT[rows], self.trained_NT[rows], self.probe_N[rows])
 
     def without(self, first: int) -> "StepPlan":
-        """The plan of the same samples begun ``first`` steps later."""
-        return replace(self, draw_NT=self.draw_NT[:, first:], trained_NT=self.trained_NT[:, first:])
+        """The plan of the same samples begun ``first`` steps later; probes of earlier states measure the first one."""
+        probe_N = torch.where(self.probe_N < 0, -1, (self.probe_N - first).clamp_min(0))
+        return replace(self, draw_NT=self.draw_NT[:, first:], trained_NT=self.trained_NT[:, first:], probe_N=probe_N)
 
 
 def draw_plan(

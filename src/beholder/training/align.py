@@ -103,6 +103,11 @@ class Run:
                     '{"image": path, "prompt": text} lines'
                 )
         judge = next((reward.name for reward in rewards if reward.pairwise and self.config.rewards[reward.name]), None)
+        if r.probe.kind != "none" and judge is not None:
+            raise InputError(
+                f"rollout.probe: {r.probe.kind} draws further samples, but rewards {judge!r} is a judge of pairs, and "
+                "they would take part in its comparisons; use a reward of single images"
+            )
         if r.redraw and judge is not None:
             raise InputError(
                 f"rollout.redraw: {r.redraw} replaces groups of equal rewards, but rewards {judge!r} is a judge of "

@@ -71,15 +71,16 @@ def collect(learner: Learner) -> Batch:
     failed = int(everything.failed_N.sum())
     if failed == len(values):
         raise RunError(f"every reward of iteration {iteration} failed ({failed} samples); try the reward with `score`")
+    if config.rollout.redraw:  # what was drawn in the place of dull prompts stands for them, in every statistic
+        _, number_N = trajectory.group_N.unique(return_inverse=True)
+        dull_E = learner.everyone(~_teaching(learner, table, trajectory)[number_N])
+        reward_ER = reward_ER.masked_fill(dull_E[:, None], torch.nan)
     judged_MR = decision_rewards(learner, trajectory, table)
     advantage_MR, extra = credit(learner, trajectory, reward_ER, weight_R, mine, newness, judged_MR)
     trajectory = trajectory.without_paths()  # of all steps, not of the trained ones; the update has no use for them
-    if config.rollout.redraw:
-        _, number_N = trajectory.group_N.unique(return_inverse=True)
-        dull_N = ~_teaching(learner, table, trajectory)[number_N]
-        advantage_MR[dull_N[trajectory.decisions.sample_M.cpu()]] = torch.nan
     if labelled_N is not None:
         advantage_MR[~labelled_N[trajectory.decisions.sample_M.cpu()]] = torch.nan
+    told = everything.among(learner.everyone(trajectory.probe_N) < 0)
     gate_N = gate(values, config.kl.gate)[mine]
     if config.rollout.real.images:
         real = real_samples(learner, groups)
@@ -95,7 +96,7 @@ def collect(learner: Learner) -> Batch:
         **reading,
         **extra,
     }
-    return Batch(trajectory, advantage_MR, everything, gate_N, stats)
+    return Batch(trajectory, advantage_MR, told, gate_N, stats)
 
 
 def drawn(learner: Learner, groups: list[int]) -> tuple[Trajectory, RewardTable]:

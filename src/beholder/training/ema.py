@@ -19,9 +19,10 @@ class EMA:
             self.shadow = {name: p.detach().clone() for name, p in parameters.items()}
 
     @torch.no_grad()
-    def update(self, parameters: Mapping[str, nn.Parameter], optimiser_step: int) -> None:
-        """Called after every optimiser step; averages at every ``config.every``-th."""
-        if not self.shadow or optimiser_step % self.config.every:
+    def update(self, parameters: Mapping[str, nn.Parameter], optimiser_step: int, taken: int = 1) -> None:
+        """Called after every optimiser step, or after ``taken`` of them; averages where ``config.every`` passed."""
+        passed = optimiser_step // self.config.every - (optimiser_step - taken) // self.config.every
+        if not self.shadow or not passed:
             return
         k, c = self.updates, self.config
         decay = min(c.decay, max(0.0, c.rise * (k - c.delay)) if c.rise else (1 + k) / (10 + k))

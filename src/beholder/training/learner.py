@@ -95,7 +95,7 @@ class Batch:
     advantage_MR: Tensor
     """NaN for a decision that is left out; a column per reward where `credit.combine` is losses."""
     table: RewardTable
-    """Rewards of all processes' samples."""
+    """Rewards of all processes' samples, without probes."""
     gate_N: Tensor
     """1 where a sample feels the KL, else 0."""
     stats: dict[str, Any]

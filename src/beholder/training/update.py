@@ -31,6 +31,7 @@ from beholder.policies import Policy
 from beholder.rollouts.engine import Replay, replay
 from beholder.rollouts.kernels import sum_dims
 from beholder.rollouts.trajectory import Decisions, Trajectory
+from beholder.training.draw import steps_skipped
 from beholder.training.learner import Batch, Learner, compares_with_reference, loss_weights, needs_reference
 from beholder.training.pathwise import live_loss
 from beholder.training.trust_region import TrustRegion
@@ -59,10 +60,13 @@ def update(learner: Learner, batch: Batch) -> dict[str, Any]:
     summary |= {"kl": measured, "kl_beta": learner.beta} if config.kl.target is not None else {"kl": measured}
     if measured is not None:
         learner.beta = adapted(learner.beta, measured, config.kl)
+    if skipped := steps_skipped(learner):
+        clipped = summary["clip_fraction_per_step"]
+        summary["clip_fraction_per_step"] = {str(int(t) + skipped): share for t, share in clipped.items()}
     return {
         **summary,
         **trust_region(learner, batch.trajectory),
-        **({} if region is None else enforced(learner, region)),
+        **({} if region is None else enforced(learner, region, len(norms))),
         "gradient_cosine": cosine,
         "grad_norm": float(np.mean(norms)),
         "learning_rate": lr,
@@ -82,10 +86,10 @@ def trust_region(learner: Learner, trajectory: Trajectory) -> dict[str, list[flo
     return {"clip_per_dimension": None if clip is None else list(clip), "clip_joint": joint}
 
 
-def enforced(learner: Learner, region: TrustRegion) -> dict[str, Any]:
-    """The update scaled back into the trust region; only what is left of it enters the running average."""
+def enforced(learner: Learner, region: TrustRegion, steps: int) -> dict[str, Any]:
+    """The update of ``steps`` scaled back into the trust region; only what is left of it enters the running average."""
     said = region.enforce()
-    learner.ema.update(learner.policy.trainable(), learner.progress.optimiser_steps)
+    learner.ema.update(learner.policy.trainable(), learner.progress.optimiser_steps, steps)
     return said
 
 
@@ -102,7 +106,8 @@ def shares(learner: Learner, batch: Batch, epoch: int) -> list[Tensor]:
     A share may be empty on one of several processes, where everything is left out.
     """
     config, trajectory = learner.config, batch.trajectory
-    rng = np.random.default_rng([config.seed, learner.progress.iteration, 1, *([epoch] if epoch else [])])
+    seed = [config.seed, learner.progress.iteration, 1, *([epoch] if epoch else [])]
+    rng, order = np.random.default_rng(seed), np.random.default_rng([*seed, 4])  # units may differ in number, steps not
     unit_M = units(learner, trajectory)
     distinct = unit_M.unique()
     kept_M = ~batch.advantage_MR.isnan().all(1)
@@ -117,7 +122,7 @@ def shares(learner: Learner, batch: Batch, epoch: int) -> list[Tensor]:
             found.append(everything)
             continue
         steps = learner.everyone(step_M[everything].unique()).unique()  # every process makes every optimiser step
-        for i in rng.permutation(len(steps)).tolist():
+        for i in order.permutation(len(steps)).tolist():
             found.append(everything[step_M[everything] == steps[i]])
     return found
 

@@ -206,6 +206,11 @@ def _combinations(config: RunConfig) -> Iterable[str]:
         yield f"rollout.kernel.level: {kernel.kind} takes a share in (0, 1], got {kernel.level}; use {good}"
     if kernel.log_prob == "unweighted" and kernel.kind != "cps":
         yield f"rollout.kernel.log_prob: 'unweighted' belongs to kernel cps, not {kernel.kind}; use gaussian"
+    if kernel.log_prob == "unweighted" and config.objective.kind == "guard":
+        yield (
+            "objective.kind: 'guard' takes out the bias of a Gaussian log-ratio, which rollout.kernel.log_prob "
+            "'unweighted' has not; use log_prob gaussian, or objective.kind ppo_clip"
+        )
     yield from _peers(config)
     yield from _sources(config)
     yield from _branches(config)
@@ -343,6 +348,11 @@ def _branches(config: RunConfig) -> Iterable[str]:
             f"rollout.reset: starting {r.reset.step} steps later needs a plan without windows, no tree and more than "
             f"{r.reset.step} rollout.steps; use plan prefix or all"
         )
+    if r.reset.share and plan.kind == "prefix" and int(plan.fraction * r.steps) <= r.reset.step < r.steps:
+        yield (
+            f"rollout.reset.step: {r.reset.step} is where the trained steps of rollout.plan.fraction {plan.fraction} "
+            f"have ended; start earlier, or train more than {r.reset.step} of {r.steps} steps"
+        )
     if r.redraw and config.credit.win_rate:
         yield "rollout.redraw: win rates (credit.win_rate) always differ within a group; use redraw 0"
 
@@ -383,6 +393,8 @@ def _credit(config: RunConfig) -> Iterable[str]:
     if c.novelty and (c.peers != "samples" or c.baseline in ("critic", "probe") or c.dense != "none"):
         said = f"not of peers {c.peers}, baseline {c.baseline}, dense {c.dense}"
         yield f"credit.novelty: shapes the credit of samples, {said}; leave it out"
+    if c.win_rate and samples < 2:
+        yield "credit.win_rate: one sample of a prompt has no other to be compared with; raise rollout.group"
     if c.win_rate and config.rollout.probe.kind != "none":
         yield "credit.win_rate: probes (rollout.probe) would take part in the comparison; use win_rate false"
     if c.dense != "none" and (branch != "none" or c.combine != "rewards" or c.peers != "depth"):

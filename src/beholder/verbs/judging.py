@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from beholder.arguments import gathered, leading_paths, leading_words, parse
+from beholder.arguments import leading_paths, leading_words, parse
 
 
 @dataclass
@@ -63,7 +63,7 @@ def ask(arguments: list[str]) -> None:
 
     media = leading_paths(arguments)
     said = "Put yes-no questions about images or videos (files, folders or quoted globs) to a judge."
-    options: AskOptions = parse(AskOptions, gathered(arguments, "question"), "ask IMAGE ...", said)
+    options: AskOptions = parse(AskOptions, arguments, "ask IMAGE ...", said)
     from beholder.evaluation.asking import ask_on_terminal
 
     settings = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in ("question", "json")}
