@@ -509,7 +509,8 @@ class RunConfig:
     method: str
     """Row of the method table this started from."""
     prompts: str = "shapes:train"
-    """Prompt source: `shapes:train`, `shapes:held_out`, or a UTF-8 text file with one prompt a line."""
+    """Prompt source: `shapes:train`, `shapes:held_out`, a UTF-8 text file with one prompt a line, or a `.jsonl` file of
+    prompts with kinds (`tag`), or with images."""
     rewards: dict[str, float] = field(default_factory=lambda: {"shapes": 1.0})
     """Rewards by name, or `package.module:function`, and their weights."""
     reward_frames: int = 4

@@ -133,9 +133,32 @@ BRANCH = {
     "loop.iterations": 300,
 }
 
+FLUX = {
+    "policy.model": "black-forest-labs/FLUX.1-dev",
+    "policy.dtype": "bfloat16",
+    "policy.resolution": 512,
+    "policy.lora.rank": 64,
+    "policy.lora.alpha": 128,
+    "rollout.steps": 6,
+    "rollout.batch": 3,
+    "rollout.guidance.scale": 1.0,
+    "kl.beta": 0.0,
+    "optimiser.lr": 3e-4,
+    "evaluation.steps": 28,
+}
+"""Flow-GRPO's own on FLUX.1-dev, for PickScore."""
+
 PUBLISHED: dict[tuple[str, str], dict[str, Any]] = {
     ("flow-grpo", "published"): FLOW,
     ("flow-grpo", "released"): {**FLOW, "kl.form": "no_dt"},
+    ("flow-grpo", "flux"): {**FLOW, **FLUX, "rollout.kernel.level": 0.9},
+    ("flow-grpo-fast", "flux"): {
+        **{**FLOW, **CPS, **FLUX},
+        "credit.scale": "group",
+        "rollout.plan.kind": "random_window",
+        "rollout.plan.size": 3,
+        "rollout.plan.stop": 3,
+    },
     ("flow-grpo-fast", "published"): {
         **{**FLOW, **CPS},
         "rollout.guidance.scale": 1.0,
@@ -149,6 +172,7 @@ PUBLISHED: dict[tuple[str, str], dict[str, Any]] = {
     ("dance-grpo", "published"): DANCE,
     ("dance-grpo", "video"): {
         "rollout.steps": 16,
+        "rollout.guidance.scale": 5.0,
         "rollout.kernel.level": 0.25,
         "rollout.group": 24,
         "rollout.shared_noise": True,

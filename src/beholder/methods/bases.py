@@ -5,7 +5,7 @@ from beholder.methods.flow_grpo import PUBLISHED as SD35
 from beholder.methods.flow_grpo import SHAPES
 from beholder.methods.row import vary
 
-__all__ = ["FLUX", "SD15", "SD35", "SHAPES", "SHAPES_DIFFUSION"]
+__all__ = ["FLUX", "FLUX_RATE", "SD15", "SD35", "SHAPES", "SHAPES_DIFFUSION"]
 
 FLUX = vary(
     SD35,
@@ -42,6 +42,10 @@ FLUX = vary(
     },
 )
 """FLUX.1-dev in the manner of DanceGRPO's LoRA script; its guidance is embedded, so ``guidance.scale`` is 1."""
+
+FLUX_RATE = (
+    "The learning rate of 1e-5 is the released script's; for adapters, which the presets train, DanceGRPO takes 3e-4."
+)
 
 SD15 = RunConfig(
     method="sd15",

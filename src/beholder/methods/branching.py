@@ -1,6 +1,6 @@
 """Methods that compare branches of one path: TempFlow-GRPO, BranchGRPO, B²-DiffuRL."""
 
-from beholder.methods.bases import FLUX, SD15, SD35, SHAPES, SHAPES_DIFFUSION
+from beholder.methods.bases import FLUX, FLUX_RATE, SD15, SD35, SHAPES, SHAPES_DIFFUSION
 from beholder.methods.row import Method, vary
 
 SPURS = {"rollout.branch.kind": "spurs", "credit.peers": "siblings", "credit.scale": "group"}
@@ -87,6 +87,7 @@ BRANCH_GRPO = Method(
         ),
     },
     differences=(
+        FLUX_RATE,
         "The released code multiplies the noise at a split by 4 but scores it as if it had not; here noise and "
         "likelihood agree.",
         "The likelihood preset is the released code's `tree_prob_weighted`: a node is worth the mean of its children "

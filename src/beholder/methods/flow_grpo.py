@@ -57,6 +57,21 @@ PUBLISHED_FAST = replace(
     kl=KLConfig(beta=0.0),
 )
 
+# Its guidance is an input of the network, so there is no second, unconditional call.
+FLUX_CHANGES = {
+    "policy.model": "black-forest-labs/FLUX.1-dev",
+    "policy.dtype": "bfloat16",
+    "policy.max_sequence_length": 512,
+    "policy.lora.rank": 64,
+    "policy.lora.alpha": 128,
+    "rollout.steps": 6,
+    "rollout.batch": 3,
+    "rollout.guidance.scale": 1.0,
+    "kl.beta": 0.0,
+    "loop.micro_batch": 3,
+    "evaluation.steps": 28,
+}
+
 # The bundled world: full training (the network is small), few rollout steps (Flow-GRPO's denoising reduction), groups
 # that share their starting noise, and a trust region in nats, which does not depend on the size of the latent.
 SHAPES = RunConfig(
@@ -130,6 +145,7 @@ FLOW_GRPO = Method(
     presets={
         "published": PUBLISHED,
         "released": vary(PUBLISHED, "flow-grpo", {"kl.form": "no_dt"}),
+        "flux": vary(PUBLISHED, "flow-grpo", {**FLUX_CHANGES, "rollout.kernel.level": 0.9}),
         "shapes": SHAPES,
     },
     differences=(
@@ -139,6 +155,7 @@ FLOW_GRPO = Method(
         "level into its denominator.",
         "The first release detached the unconditional branch, later ones do not; rollout.guidance.detach-unconditional "
         "chooses.",
+        "On FLUX the released adapters are in the feed-forward layers too; ours in attention (policy.lora.targets).",
         "EMA is updated at every 8th optimiser step; the released code counts micro-batches.",
     ),
 )
@@ -150,6 +167,9 @@ FLOW_GRPO_FAST = Method(
     idea="Only a short random window of early steps is stochastic and trained; the rest follows the ODE.",
     presets={
         "published": PUBLISHED_FAST,
+        "flux": vary(
+            PUBLISHED_FAST, "flow-grpo-fast", {**FLUX_CHANGES, "rollout.plan.stop": 3, "credit.scale": "group"}
+        ),
         "shapes": SHAPES_FAST,
         "demo": DEMO,
         "long": LONG,

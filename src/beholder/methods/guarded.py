@@ -1,6 +1,6 @@
 """Methods that change the trust region or the comparison, not the rollout: GRPO-Guard, Flow-DPPO, Pref-GRPO, GARDO."""
 
-from beholder.methods.bases import FLUX, SD35, SHAPES
+from beholder.methods.bases import FLUX, FLUX_RATE, SD35, SHAPES
 from beholder.methods.row import Method, vary
 
 GRPO_GUARD = Method(
@@ -81,6 +81,7 @@ PREF_GRPO = Method(
         "shapes": vary(SHAPES, "pref-grpo", {"credit.win_rate": True, "credit.scale": "group", "kl.beta": 0.0}),
     },
     differences=(
+        FLUX_RATE,
         "Pairs are asked in both orders, failed comparisons are left out; the released code asks once and counts both "
         "ties and unparsable answers as half.",
         "A judge is any reward whose function has `pairwise = True`; credit.win-rate turns scalar rewards into win "

@@ -1,6 +1,6 @@
 """MixGRPO (2507.21802): the SDE only in a window that moves from noise to image; its two fast variants."""
 
-from beholder.methods.bases import FLUX, SHAPES
+from beholder.methods.bases import FLUX, FLUX_RATE, SHAPES
 from beholder.methods.row import Method, vary
 
 WINDOW = {
@@ -30,6 +30,7 @@ SMALL = {
 }
 
 SHARED_DIFFERENCES = (
+    FLUX_RATE,
     "The released window shrinks past its last place and then trains nothing for a whole stay; ours rolls back to the "
     "start.",
     "The released code truncates the time it gives to the network; here the network gets the exact noise level.",

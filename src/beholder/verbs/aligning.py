@@ -14,7 +14,7 @@ class DemoOptions:
     """Folder of the run; an earlier demo there is replaced."""
     seed: int = 0
     hack: bool = False
-    """Show reward hacking instead: train on redness alone, without and with a KL term; about two minutes."""
+    """Show reward hacking instead: train on redness alone, without and with a KL term; two to four minutes."""
     iterations: int | None = None
     """Fewer or more iterations than the preset."""
     minutes: float = 8.0
