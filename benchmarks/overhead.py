@@ -55,13 +55,10 @@ class Clock:
 def measure(config: RunConfig, iterations: int) -> tuple[float, float]:
     """Seconds of the median iteration and the share of it that is outside; the first one is not counted."""
     config = replace(config, loop=replace(config.loop, signal_every=0))
-    policy, prompts, accelerator, clock = (
-        load_policy(config.policy),
-        load_prompts(config.prompts),
-        Accelerator(),
-        Clock(),
-    )
-    rewards = [replace(reward, score=clock.around(reward.score)) for reward in load_rewards(list(config.rewards))]
+    policy, prompts = load_policy(config.policy), load_prompts(config.prompts)
+    accelerator, clock = Accelerator(cpu=True), Clock()
+    loaded = load_rewards(list(config.rewards)) if config.rewards else []
+    rewards = [replace(reward, score=clock.around(reward.score)) for reward in loaded]
     policy.encode(["", *prompts.texts])  # once a run, not once an iteration
     family: Any = policy.family
     family.velocity, family.decode = clock.around(family.velocity), clock.around(family.decode)

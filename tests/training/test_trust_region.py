@@ -58,6 +58,16 @@ def test_passes_stop_once_the_region_is_left(tiny_sd3_folder: Path) -> None:
     assert passes == {0.5: 1, 1e9: 2}
 
 
+def test_the_average_takes_part_wherever_an_iteration_ends(tiny_sd3_folder: Path) -> None:
+    """Three steps an iteration, an average of every second one: it moves at 3, 6 and 9, not at 6 alone."""
+    settings = {**FREE, "loop__epochs": 3, "loop__max_kl": 1e9, "ema__decay": 0.9, "ema__every": 2}
+    learner, moved = learner_of(tiny_config(tiny_sd3_folder, **settings)), []
+    for _ in range(3):
+        iterate(learner)
+        moved.append((learner.progress.optimiser_steps, learner.ema.updates))
+    assert moved == [(3, 1), (6, 2), (9, 3)]
+
+
 def test_a_step_that_loses_goes_back_to_the_start(tiny_sd3_folder: Path) -> None:
     """Up the gradient of the loss: no share of the step gains, so the policy ends where it began, bit for bit."""
     learner = made(tiny_sd3_folder, 1e9, lr=1e-3)

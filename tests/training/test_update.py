@@ -356,6 +356,17 @@ def test_order_steps_makes_an_optimiser_step_of_every_trained_step(tiny_sd3_fold
     assert iterate(made)["optimiser_steps"] == 2 * 3 * 2
 
 
+def test_the_order_of_steps_does_not_depend_on_how_many_samples_a_process_has(tiny_sd3_folder: Path) -> None:
+    """Processes with other numbers of prompts must make every optimiser step at the same denoising step."""
+    orders = []
+    for prompts in (2, 3):
+        made = learner_of(tiny_config(tiny_sd3_folder, loop__order="steps", loop__updates=2, rollout__prompts=prompts))
+        batch = first_batch(made)
+        step_M = batch.trajectory.decisions.step_M
+        orders.append([[int(step_M[part][0]) for part in shares(made, batch, epoch)] for epoch in range(4)])
+    assert orders[0] == orders[1] and len({tuple(order) for order in orders[0]}) > 1
+
+
 def test_epochs_repeat_the_updates(tiny_sd3_folder: Path) -> None:
     """Epochs after the first are off-policy; the first update is on-policy in both."""
     once, twice = (

@@ -142,12 +142,6 @@ def _among_decisions(config: CreditConfig, trajectory: Trajectory, value_M: Tens
     return advantages(value_M, peer_M, config, batch_N=batch_N)
 
 
-def _of_nodes(config: CreditConfig, scored: Scored) -> bool:
-    """Whether decisions are worth the mean of the samples they led to."""
-    own = config.baseline in ("critic", "probe") or config.dense != "none" or scored.judged_MR is not None
-    return config.peers != "samples" and not own
-
-
 def _leaf_standing(config: CreditConfig, scored: Scored) -> Tensor:
     """float64 ``[N]``: how a sample stands among its prompt's; the nodes it shares say little about itself."""
     reward_ER = torch.where(scored.probe_E[:, None] < 0, scored.reward_ER.double(), torch.nan)
@@ -166,7 +160,8 @@ def _kept(config: CreditConfig, trajectory: Trajectory, scored: Scored, total_M:
     advantage_N[~taken_NT.any(1)] = torch.nan  # probes
     keep_N = torch.ones(len(advantage_N), dtype=torch.bool)
     if config.keep_best or config.keep_worst:
-        standing_N = _leaf_standing(config, scored) if _of_nodes(config, scored) else advantage_N
+        of_nodes = config.peers == "depth" and config.dense == "none" and scored.judged_MR is None
+        standing_N = _leaf_standing(config, scored) if of_nodes else advantage_N
         keep_N = paths.best_and_worst(standing_N, trajectory.group_N, config.keep_best, config.keep_worst)
     if config.threshold:
         keep_N &= paths.clear_winners(advantage_N, trajectory.start_N, config.threshold)

@@ -1,8 +1,8 @@
 """The settings rows start from: published models and sizes, and the bundled world's."""
 
 from beholder.config import EMAConfig, EvaluationConfig, LoopConfig, OptimiserConfig, PolicyConfig, RunConfig
+from beholder.methods.flow_grpo import FLUX_CHANGES, SHAPES
 from beholder.methods.flow_grpo import PUBLISHED as SD35
-from beholder.methods.flow_grpo import SHAPES
 from beholder.methods.row import vary
 
 __all__ = ["FLUX", "FLUX_RATE", "SD15", "SD35", "SHAPES", "SHAPES_DIFFUSION"]
@@ -11,13 +11,10 @@ FLUX = vary(
     SD35,
     "flux",
     {
-        "policy.model": "black-forest-labs/FLUX.1-dev",
-        "policy.dtype": "bfloat16",
-        "policy.training": "lora",
+        **FLUX_CHANGES,
         "policy.lora.rank": 128,
         "policy.lora.alpha": 256,
         "policy.resolution": 720,
-        "policy.max_sequence_length": 512,
         "rollout.steps": 12,
         "rollout.prompts": 8,
         "rollout.group": 12,
@@ -28,23 +25,21 @@ FLUX = vary(
         "rollout.plan.kind": "random",
         "rollout.plan.fraction": 0.6,
         "rollout.plan.last": "ode",
-        "rollout.guidance.scale": 1.0,
         "credit.scale": "group",
         "credit.ddof": 1,
         "credit.eps": 1e-8,
-        "kl.beta": 0.0,
         "optimiser.lr": 3e-4,
         "ema.decay": 0.0,
         "loop.iterations": 300,
         "loop.updates": 4,
         "loop.micro_batch": 1,
-        "evaluation.steps": 28,
     },
 )
 """FLUX.1-dev in the manner of DanceGRPO's LoRA script; its guidance is embedded, so ``guidance.scale`` is 1."""
 
 FLUX_RATE = (
-    "The learning rate of 1e-5 is the released script's; for adapters, which the presets train, DanceGRPO takes 3e-4."
+    "The published learning rate of 1e-5 is the released script's; for adapters, which these presets train, DanceGRPO "
+    "takes 3e-4."
 )
 
 SD15 = RunConfig(

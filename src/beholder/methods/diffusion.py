@@ -90,7 +90,7 @@ DPOK = Method(
     },
     differences=(
         "The released loss weighs the reward with 10 (one prompt) or 1000 (many) and the KL with 0.01 or 0.1; the loss "
-        "is the same up to that factor, so kl.beta and max_grad_norm are divided by it.",
+        "is the same up to that factor, so kl.beta and max_grad_norm are divided by the 10.",
         "The released code's KL is the squared distance of noise predictions: preset released, kl.form velocity. The "
         "paper's is the Gaussians', here kl.form exact.",
         "It draws transitions from a buffer of the last 20 trajectories; ours are of the present rollout.",

@@ -185,7 +185,7 @@ DR_PO = row(
     {},
     {"credit.scale": "group", "rollout.reset.share": 0.5, "rollout.reset.step": 2},
     "The prompt source must have images: the bundled world renders them, others are .jsonl files.",
-    "The shapes preset resets every other iteration, and takes the group for its baseline instead of a critic.",
+    "The shapes preset resets half of its iterations, at random, and its baseline is the group's, not a critic's.",
     published={**PPO_CREDIT, "rollout.reset.share": 1.0, "rollout.reset.step": 3},
 )
 

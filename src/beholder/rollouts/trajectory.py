@@ -110,6 +110,8 @@ class Trajectory:
     """The states after each step; None unless the rollout was asked to keep them."""
     sigma_T: Tensor | None = None
     """Their noise levels, with them."""
+    first_step: int = 0
+    """The schedule's step that is number 0 here: not the first of all where a rollout began from noised images."""
 
     @property
     def n_dims(self) -> int:
@@ -133,6 +135,7 @@ class Trajectory:
             decision_NT=decision_NT,
             evidence="denoising",
             forward=forward,
+            first_step=0,
             network_evaluations=self.network_evaluations + cost,
         )
 

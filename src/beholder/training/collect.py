@@ -68,16 +68,19 @@ def collect(learner: Learner) -> Batch:
     newness = None if table.novelty_N is None else learner.everyone(table.novelty_N)
     everything = RewardTable(values, table.names, newness)
     reward_ER, weight_R, kl = combined(learner, everything, trajectory, mine)
-    failed = int(everything.failed_N.sum())
-    if failed == len(values):
-        raise RunError(f"every reward of iteration {iteration} failed ({failed} samples); try the reward with `score`")
-    if config.rollout.redraw:  # what was drawn in the place of dull prompts stands for them, in every statistic
+    if bool(everything.failed_N.all()):
+        raise RunError(
+            f"every reward of iteration {iteration} failed ({len(values)} samples); try the reward with `score`"
+        )
+    dull_N = torch.zeros(len(trajectory), dtype=torch.bool)
+    if config.rollout.redraw:  # what was drawn in the place of dull prompts stands for them, in credit's statistics too
         _, number_N = trajectory.group_N.unique(return_inverse=True)
-        dull_E = learner.everyone(~_teaching(learner, table, trajectory)[number_N])
-        reward_ER = reward_ER.masked_fill(dull_E[:, None], torch.nan)
+        dull_N = ~_teaching(learner, table, trajectory)[number_N]
+        reward_ER = reward_ER.masked_fill(learner.everyone(dull_N)[:, None], torch.nan)
     judged_MR = decision_rewards(learner, trajectory, table)
     advantage_MR, extra = credit(learner, trajectory, reward_ER, weight_R, mine, newness, judged_MR)
     trajectory = trajectory.without_paths()  # of all steps, not of the trained ones; the update has no use for them
+    advantage_MR[dull_N[trajectory.decisions.sample_M.cpu()]] = torch.nan
     if labelled_N is not None:
         advantage_MR[~labelled_N[trajectory.decisions.sample_M.cpu()]] = torch.nan
     told = everything.among(learner.everyone(trajectory.probe_N) < 0)
@@ -90,7 +93,7 @@ def collect(learner: Learner) -> Batch:
         gate_N = torch.cat([gate_N, torch.ones(len(real))])
     stats = {
         "reward_std": found.std,
-        "failed_rewards": failed,
+        "failed_rewards": int(told.failed_N.sum()),
         "groups_without_variance": found.without_variance,
         **({"kl_of_rollout": kl} if kl is not None else {}),
         **reading,

@@ -68,7 +68,7 @@ def draw(learner: Learner, number: int, groups: list[int]) -> Trajectory:
         states = dense and any(reward.noisy is not None for reward in learner.rewards)
         with learner.drawing():
             parts.append(rollout(policy, start, sigmas, part, r, keep, dense, states))
-    return Trajectory.cat(parts)
+    return replace(Trajectory.cat(parts), first_step=skipped)
 
 
 def starts(learner: Learner, groups: list[int]) -> tuple[Tensor, Iterator[Start]]:

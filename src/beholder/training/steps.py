@@ -66,9 +66,9 @@ def decision_rewards(learner: Learner, trajectory: Trajectory, table: RewardTabl
     Rewards of clean images stay those of the samples.
     """
     config, d = learner.config, trajectory.decisions
-    aware = noise_aware(learner.rewards)
     if not asks_of_states(config, learner.rewards):
         return None
+    aware = noise_aware(learner.rewards)
     decision_NT = trajectory.decision_NT.cpu()
     columns = [
         mean_over_samples(v[:, None].double().expand(decision_NT.shape), decision_NT, len(d)) for v in table.values_NM.T

@@ -31,7 +31,6 @@ from beholder.policies import Policy
 from beholder.rollouts.engine import Replay, replay
 from beholder.rollouts.kernels import sum_dims
 from beholder.rollouts.trajectory import Decisions, Trajectory
-from beholder.training.draw import steps_skipped
 from beholder.training.learner import Batch, Learner, compares_with_reference, loss_weights, needs_reference
 from beholder.training.pathwise import live_loss
 from beholder.training.trust_region import TrustRegion
@@ -40,7 +39,8 @@ from beholder.training.trust_region import TrustRegion
 def update(learner: Learner, batch: Batch) -> dict[str, Any]:
     """``loop.epochs`` passes of ``loop.updates`` optimiser steps over disjoint shares; the first is on-policy."""
     config, accelerator, iteration = learner.config, learner.accelerator, learner.progress.iteration
-    every, stats = config.loop.signal_every, UpdateStats(batch.trajectory.decision_NT.shape[1], accelerator.device)
+    every, trajectory = config.loop.signal_every, batch.trajectory
+    stats = UpdateStats(trajectory.decision_NT.shape[1], accelerator.device, trajectory.first_step)
     measure = every > 0 and accelerator.num_processes == 1 and (iteration - 1) % every == 0
     norms, cosine, lr = [], None, learning_rate(config, learner.progress.optimiser_steps)
     region = None if config.loop.max_kl is None else TrustRegion(learner, batch)
@@ -60,12 +60,9 @@ def update(learner: Learner, batch: Batch) -> dict[str, Any]:
     summary |= {"kl": measured, "kl_beta": learner.beta} if config.kl.target is not None else {"kl": measured}
     if measured is not None:
         learner.beta = adapted(learner.beta, measured, config.kl)
-    if skipped := steps_skipped(learner):
-        clipped = summary["clip_fraction_per_step"]
-        summary["clip_fraction_per_step"] = {str(int(t) + skipped): share for t, share in clipped.items()}
     return {
         **summary,
-        **trust_region(learner, batch.trajectory),
+        **trust_region(learner, trajectory),
         **({} if region is None else enforced(learner, region, len(norms))),
         "gradient_cosine": cosine,
         "grad_norm": float(np.mean(norms)),
@@ -106,8 +103,8 @@ def shares(learner: Learner, batch: Batch, epoch: int) -> list[Tensor]:
     A share may be empty on one of several processes, where everything is left out.
     """
     config, trajectory = learner.config, batch.trajectory
-    seed = [config.seed, learner.progress.iteration, 1, *([epoch] if epoch else [])]
-    rng, order = np.random.default_rng(seed), np.random.default_rng([*seed, 4])  # units may differ in number, steps not
+    rng = np.random.default_rng([config.seed, learner.progress.iteration, 1, *([epoch] if epoch else [])])
+    order = np.random.default_rng([config.seed, learner.progress.iteration, 4, epoch])  # of steps: alike everywhere
     unit_M = units(learner, trajectory)
     distinct = unit_M.unique()
     kept_M = ~batch.advantage_MR.isnan().all(1)
@@ -337,7 +334,8 @@ def step(learner: Learner, average: bool = True) -> float:
 class UpdateStats:
     """Sums over decisions, kept on the device; reduced over processes once an iteration."""
 
-    def __init__(self, steps: int, device: torch.device) -> None:
+    def __init__(self, steps: int, device: torch.device, first_step: int = 0) -> None:
+        self.first_step = first_step
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)  # decisions, loss, KL, ratio
         self.clipped_2T = torch.zeros(2, steps, dtype=torch.float64, device=device)  # decisions, clipped ones
         self.deviation_2 = torch.zeros(2, dtype=torch.float64, device=device)  # at the first update, at all
@@ -370,7 +368,7 @@ class UpdateStats:
         clipped_2T = accelerator.reduce(self.clipped_2T, "sum")
         deviations = accelerator.gather(self.deviation_2[None]).amax(0).tolist()
         count_T, hit_T = clipped_2T.tolist()
-        count = sum(count_T)
+        count, shares_T = sum(count_T), zip(hit_T, count_T, strict=True)
         return {
             "loss": loss / decisions,
             "kl": kl / decisions if with_kl else None,
@@ -378,7 +376,7 @@ class UpdateStats:
             "ratio_max_deviation": _number(deviations[1]),
             "ratio_mean": _number(ratio / decisions),
             "clip_fraction": sum(hit_T) / count if count else None,
-            "clip_fraction_per_step": {str(t): hit_T[t] / n for t, n in enumerate(count_T) if n},
+            "clip_fraction_per_step": {str(t): hit / n for t, (hit, n) in enumerate(shares_T, self.first_step) if n},
             **(self._gains(accelerator) if with_gains else {}),
         }
 

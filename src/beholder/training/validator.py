@@ -348,7 +348,8 @@ def _branches(config: RunConfig) -> Iterable[str]:
             f"rollout.reset: starting {r.reset.step} steps later needs a plan without windows, no tree and more than "
             f"{r.reset.step} rollout.steps; use plan prefix or all"
         )
-    if r.reset.share and plan.kind == "prefix" and int(plan.fraction * r.steps) <= r.reset.step < r.steps:
+    drawn = not r.forward.times and config.objective.kind != "pathwise"
+    if drawn and r.reset.share and plan.kind == "prefix" and int(plan.fraction * r.steps) <= r.reset.step < r.steps:
         yield (
             f"rollout.reset.step: {r.reset.step} is where the trained steps of rollout.plan.fraction {plan.fraction} "
             f"have ended; start earlier, or train more than {r.reset.step} of {r.steps} steps"

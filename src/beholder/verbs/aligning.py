@@ -70,6 +70,8 @@ def align(arguments: list[str]) -> None:
     preset, file = take_option(arguments, "preset"), take_option(arguments, "config")
     for short, option, more in (("data", "--data.path", []), ("reward", "--rewards", ["1.0"])):
         value = take_option(arguments, short)
+        if value is not None and take_option(list(arguments), option[2:]) is not None:
+            raise InputError(f"--{short}: is short for {option}, which is given too; leave one of them out")
         arguments += [] if value is None else [option, value, *more]
     default = choose_preset(method, preset, file, _names_another_model(arguments))
     config = parse(RunConfig, arguments, f"align {method}", f"Align a generator with {method}.", default)
