@@ -31,9 +31,9 @@ SIZES = {
 }
 
 
-def published(method: str, folder: Path, **sizes: Any) -> Learner:
-    """The method's published preset with nothing but sizes, the model and the reward replaced."""
-    preset = find_method(method).preset("published")
+def published(method: str, folder: Path, name: str = "published", **sizes: Any) -> Learner:
+    """The method's preset with nothing but sizes, the model and the reward replaced."""
+    preset = find_method(method).preset(name)
     assert preset.policy.model == "black-forest-labs/FLUX.1-dev" and preset.rollout.guidance.scale == 1
     own = {"policy.model": str(folder), "rewards": {"redness": 1.0}, **SIZES, **sizes}
     config = vary(preset, method, own)
@@ -44,6 +44,8 @@ def published(method: str, folder: Path, **sizes: Any) -> Learner:
 @pytest.mark.parametrize(
     "method, sizes",
     [
+        ("flow-grpo", {"name": "flux"}),
+        ("flow-grpo-fast", {"name": "flux"}),
         ("dance-grpo", {}),
         ("mix-grpo", {"rollout.plan.size": 2}),
         ("mix-grpo-flash", {"rollout.plan.size": 2}),
