@@ -72,6 +72,8 @@ def compare_methods(
     about = {"methods": methods, "seeds": list(seeds), "budget": budget, "command": command, "failed": failed}
     for number, ((name, seed), config) in enumerate(configs.items(), 1):
         say(f"{number}/{len(configs)}  {name}, seed {seed}")
+        if is_done(Path(config.output)):  # the page is written anew at the end, not for every run that is kept
+            continue
         try:
             run_one(config, listener)
         except Exception as error:  # whatever stops a row, the others run
@@ -83,6 +85,7 @@ def compare_methods(
                 (Path(config.output) / "failure.txt").write_text(traceback.format_exc(), encoding="utf-8")
         _write_json(output / "comparison.json", about)
         write_comparison(output)
+    _write_json(output / "comparison.json", about)
     return write_comparison(output)
 
 
@@ -123,8 +126,12 @@ def _check_same(config: RunConfig) -> None:
         )
 
 
+def is_done(folder: Path) -> bool:
+    return all((folder / name).exists() for name in ("summary.json", "kl_to_base.json"))
+
+
 def run_one(config: RunConfig, listener: Listener) -> None:
-    """Runs, goes on with, or keeps one run; then measures how far it went from its start."""
+    """Runs or goes on with one run; then measures how far it went from its start."""
     folder = Path(config.output)
     (folder / "failure.txt").unlink(missing_ok=True)
     if not (folder / "summary.json").exists():
