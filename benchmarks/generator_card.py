@@ -10,7 +10,7 @@ from beholder.config import EvaluationConfig, PolicyConfig
 from beholder.evaluation.heldout import Evaluation, evaluate
 from beholder.numbers import wilson
 from beholder.policies import load_policy
-from beholder.policies.policy import bundled_generator
+from beholder.policies.loading import bundled_generator
 from beholder.prompts import load_prompts
 from beholder.rewards import load_rewards
 from beholder.worlds.shapes.prompts import KINDS

@@ -1,5 +1,7 @@
 """What the tests of policies do with a tiny one: move it, draw from it, ask it for a velocity."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -44,6 +46,13 @@ def somewhere(policy: Policy, seed: int = 1) -> tuple[Tensor, Tensor, Condition,
     """Two states, their noise levels, and their conditions."""
     x = noise_for(torch.tensor([seed, seed + 1]), policy.family.latent_shape(), 0)
     return x, torch.tensor([0.7, 0.4]), policy.encode(PROMPTS), policy.encode([""] * 2)
+
+
+def pipeline_output(pipeline: Any, policy: Policy, steps: int, **options: Any) -> Tensor:
+    """What the pipeline's own call draws from the noise the policy would start from, at its size."""
+    height, width = policy.family.size
+    given = {"latents": noise_for(torch.tensor(SEEDS), policy.family.latent_shape(), 0), **options}
+    return pipeline(PROMPTS, num_inference_steps=steps, height=height, width=width, output_type="pt", **given)[0]
 
 
 def velocity(policy: Policy) -> Tensor:

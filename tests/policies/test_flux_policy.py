@@ -28,7 +28,7 @@ from beholder.policies import Policy, load_policy
 from beholder.policies.flux import packed, places, unpacked
 from beholder.rollouts.engine import noise_for, replay
 from beholder.training.validator import problems
-from small_policies import KERNELS, LORA, PROMPTS, SEEDS, drawn, stir, velocity
+from small_policies import KERNELS, LORA, PROMPTS, SEEDS, drawn, pipeline_output, stir, velocity
 from tiny import IMAGE_SIZE, LATENT_CHANNELS, tiny_flux
 
 TOKENS = 16
@@ -61,22 +61,11 @@ def plain_pipeline(folder: Path) -> Any:
 
 
 def pipeline_images(pipeline: Any, policy: Policy, steps: int, scale: float = 1.0, **settings: Any) -> Tensor:
-    """What the pipeline's own call draws from the noise the policy would start from."""
-    height, width = policy.family.size
     channels, h, w = policy.family.latent_shape()
     noise = noise_for(torch.tensor(SEEDS), policy.family.latent_shape(), 0)
     negative = {} if scale == 1 else {"true_cfg_scale": scale, "negative_prompt": [policy.config.negative] * 2}
-    return pipeline(
-        PROMPTS,
-        latents=FluxPipeline._pack_latents(noise, 2, channels, h, w),
-        num_inference_steps=steps,
-        height=height,
-        width=width,
-        max_sequence_length=TOKENS,
-        output_type="pt",
-        **negative,
-        **settings,
-    ).images
+    given = {"latents": FluxPipeline._pack_latents(noise, 2, channels, h, w), "max_sequence_length": TOKENS}
+    return pipeline_output(pipeline, policy, steps, **given, **negative, **settings)
 
 
 # ---------------------------------------------------------------------------------------------------------- drawing

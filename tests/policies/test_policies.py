@@ -19,10 +19,10 @@ from beholder.config import GuidanceConfig, KernelConfig, LoraConfig, PolicyConf
 from beholder.errors import InputError
 from beholder.evaluation.heldout import draw_images
 from beholder.policies import Policy, load_policy
-from beholder.rollouts.engine import noise_for, replay
+from beholder.rollouts.engine import replay
 from beholder.rollouts.kernels import euler_step
 from beholder.rollouts.trajectory import Condition, Decisions, Trajectory
-from small_policies import FLOW_SDE, KERNELS, LORA, PROMPTS, SEEDS, drawn, somewhere, stir, velocity
+from small_policies import FLOW_SDE, KERNELS, LORA, PROMPTS, SEEDS, drawn, pipeline_output, somewhere, stir, velocity
 from tiny import tiny_sd, tiny_sd3
 
 every_family = pytest.mark.parametrize("family", ["sd3", "sd3 without T5", "sd ε", "sd v"])
@@ -66,11 +66,8 @@ def plain_pipeline(folder: Path) -> Any:
 
 
 def pipeline_images(pipeline: Any, policy: Policy, steps: int, guidance: float) -> Tensor:
-    """What the pipeline's own call draws from the noise the policy would start from."""
-    latents = noise_for(torch.tensor(SEEDS), policy.family.latent_shape(), 0)
     limit = {"max_sequence_length": 16} if policy.family.network_name == "transformer" else {}
-    options = {"num_inference_steps": steps, "guidance_scale": guidance, "output_type": "pt", **limit}
-    return pipeline(PROMPTS, latents=latents, **options).images
+    return pipeline_output(pipeline, policy, steps, guidance_scale=guidance, **limit)
 
 
 def gradients(policy: Policy, loss: Tensor) -> dict[str, Tensor]:

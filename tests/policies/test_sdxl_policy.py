@@ -16,7 +16,7 @@ from beholder.errors import InputError
 from beholder.evaluation.heldout import draw_images
 from beholder.policies import Policy, load_policy
 from beholder.rollouts.engine import noise_for, replay
-from small_policies import LORA, PROMPTS, SEEDS, drawn, stir, velocity
+from small_policies import LORA, PROMPTS, SEEDS, drawn, pipeline_output, stir, velocity
 from tiny import IMAGE_SIZE, LATENT_CHANNELS, tiny_sdxl
 
 both_predictions = pytest.mark.parametrize("kind", ["ε", "v"])
@@ -48,18 +48,8 @@ def plain_pipeline(folder: Path) -> Any:
 
 
 def pipeline_images(pipeline: Any, policy: Policy, steps: int, guidance: float) -> Tensor:
-    """What the pipeline's own call draws from the noise the policy would start from."""
-    height, width = policy.family.size
-    return pipeline(
-        PROMPTS,
-        latents=noise_for(torch.tensor(SEEDS), policy.family.latent_shape(), 0),
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        negative_prompt=[policy.config.negative] * 2 if policy.config.negative else None,
-        height=height,
-        width=width,
-        output_type="pt",
-    ).images
+    negative = [policy.config.negative] * 2 if policy.config.negative else None
+    return pipeline_output(pipeline, policy, steps, guidance_scale=guidance, negative_prompt=negative)
 
 
 @both_predictions

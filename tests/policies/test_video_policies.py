@@ -26,7 +26,7 @@ from beholder.policies import Policy, load_policy
 from beholder.rollouts.engine import denoising_error, noise_for, replay
 from beholder.rollouts.forward import with_forward_decisions
 from beholder.rollouts.trajectory import Trajectory
-from small_policies import CPS, FLOW_SDE, LORA, PROMPTS, SEEDS, drawn, stir, velocity
+from small_policies import CPS, FLOW_SDE, LORA, PROMPTS, SEEDS, drawn, pipeline_output, stir, velocity
 from tiny import VIDEO_SIZE
 
 FRAMES = {"wan": 5, "modelscope": 3}
@@ -51,20 +51,10 @@ def load(folder: Path, frames: int | None, **settings: Any) -> Policy:
 
 
 def pipeline_videos(pipeline: Any, policy: Policy, steps: int, guidance: float) -> Tensor:
-    """What the pipeline's own call draws from the noise the policy would start from."""
     pipeline.set_progress_bar_config(disable=True)
     limit = {"max_sequence_length": 16} if policy.family.network_name == "transformer" else {}
-    return pipeline(
-        PROMPTS,
-        latents=noise_for(torch.tensor(SEEDS), policy.family.latent_shape(), 0),
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        height=VIDEO_SIZE,
-        width=VIDEO_SIZE,
-        num_frames=policy.family.frames,
-        output_type="pt",
-        **limit,
-    ).frames
+    frames = policy.family.frames
+    return pipeline_output(pipeline, policy, steps, guidance_scale=guidance, num_frames=frames, **limit)
 
 
 # ---------------------------------------------------------------------------------------------------------- drawing

@@ -18,7 +18,8 @@ from beholder.training.align import Run
 from beholder.training.learner import Learner
 from beholder.training.loop import iterate
 from beholder.training.pathwise import reward_gradient
-from beholder.training.update import UpdateStats, accumulate
+from beholder.training.update import accumulate
+from beholder.training.update_stats import UpdateStats
 
 GRADIENT = {
     "objective__kind": "pathwise",

@@ -10,7 +10,8 @@ from learners import first_batch, learner_of, tiny_config, transitions, weights_
 from beholder.training.learner import Learner
 from beholder.training.loop import iterate
 from beholder.training.trust_region import HALVINGS, TrustRegion
-from beholder.training.update import UpdateStats, accumulate
+from beholder.training.update import accumulate
+from beholder.training.update_stats import UpdateStats
 
 FREE = {"objective__clip_low": 1.0, "objective__clip_high": 1e6, "loop__epochs": 2}
 

@@ -25,7 +25,8 @@ from beholder.training.align import Run
 from beholder.training.learner import Learner
 from beholder.training.loop import iterate
 from beholder.training.pathwise import frames_scored, reward_gradient
-from beholder.training.update import UpdateStats, accumulate
+from beholder.training.update import accumulate
+from beholder.training.update_stats import UpdateStats
 from beholder.training.validator import problems
 from beholder.video import FrameConfig, read_video
 from tiny import VIDEO_SIZE

@@ -72,10 +72,6 @@ FLUX_CHANGES = {
     "evaluation.steps": 28,
 }
 
-FLUX_LAYERS = (
-    "On FLUX the released adapters are in the feed-forward layers too; ours in attention (policy.lora.targets)."
-)
-
 # The bundled world: full training (the network is small), few rollout steps (Flow-GRPO's denoising reduction), groups
 # that share their starting noise, and a trust region in nats, which does not depend on the size of the latent.
 SHAPES = RunConfig(
@@ -159,7 +155,6 @@ FLOW_GRPO = Method(
         "level into its denominator.",
         "The first release detached the unconditional branch, later ones do not; rollout.guidance.detach-unconditional "
         "chooses.",
-        FLUX_LAYERS,
         "EMA is updated at every 8th optimiser step; the released code counts micro-batches.",
     ),
 )
@@ -181,7 +176,6 @@ FLOW_GRPO_FAST = Method(
         "hack_kl": HACK_KL,
     },
     differences=(
-        FLUX_LAYERS,
         "The released CPS code scores with -(x-mean)^2, without 1/(2c^2); so does the published preset "
         "(rollout.kernel.log-prob unweighted).",
         "The first release shared one trunk per prompt and branched at the window; since 2025-10 the whole batch "
